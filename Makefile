@@ -1,0 +1,43 @@
+# make demo: sets everything up and runs the main job.  make test: sets everything up and passes the tests.
+# Both work from a bare clone: they make .venv themselves from a Python 3.11 to 3.13 on PATH.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+CORE_VENV := .venv-core
+OUT ?= runs/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint test-core gl clean
+
+help:  ## what this Makefile can do
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(READY): setup.py constraints.txt
+	@launch/make_venv.sh $(VENV) '.[dev]'
+	@touch $@
+
+gl: $(READY)  ## the OpenGL libraries MuJoCo renders with: found, or installed when root, or named
+	@launch/ensure_gl.sh $(BIN)/python
+
+demo: $(READY) gl  ## build data, co-fine-tune from the shipped VLM, evaluate in closed loop, write the report
+	@PATH="$(CURDIR)/$(BIN):$$PATH" launch/demo.sh $(OUT)
+
+test: lint gl  ## lint, import contracts and the whole test suite
+	$(BIN)/python -m pytest
+
+lint: $(READY)  ## ruff and the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+test-core: $(CORE_VENV)/.ready  ## the core alone, in an environment without TensorFlow, trains one step
+	$(CORE_VENV)/bin/python tests/core/train_without_tensorflow.py
+
+$(CORE_VENV)/.ready: setup.py constraints.txt
+	@launch/make_venv.sh $(CORE_VENV) '.'
+	@touch $@
+
+clean:  ## remove the environments and the demo's output
+	rm -rf $(VENV) $(CORE_VENV) runs

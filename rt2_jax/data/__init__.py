@@ -1,0 +1,1 @@
+"""From RLDS and image-text datasets to batches; the only home of TensorFlow."""

@@ -1,0 +1,1 @@
+"""Closed loop, offline metrics and the report."""

@@ -1,0 +1,1 @@
+"""What a model is fed: images, prompts and the Batch. numpy and Pillow only."""

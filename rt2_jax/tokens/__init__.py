@@ -1,0 +1,1 @@
+"""Vocabularies, action tokens and output grammars. No TensorFlow."""

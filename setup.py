@@ -1,0 +1,55 @@
+"""Package metadata: what the core needs, and what each extra adds."""
+
+import pathlib
+
+from setuptools import find_packages, setup
+
+HERE = pathlib.Path(__file__).parent
+
+# The core trains and decodes from prepared records; it never imports TensorFlow.
+CORE = [
+    "absl-py>=2.1",
+    "flax>=0.12,<0.13",
+    "grain>=0.2.18,<0.3",
+    "jax>=0.10,<0.11",
+    "ml_collections>=1.1",
+    "msgpack>=1.0",
+    "numpy>=2.0",
+    "optax>=0.2.8,<0.3",
+    "orbax-checkpoint>=0.12,<0.13",
+    "pillow>=10.1",
+    "rich>=13",
+    "sentencepiece>=0.2.1,<0.3",
+]
+# Defines, writes and prepares datasets (the only part that needs TensorFlow).
+DATA = [
+    "clu>=0.0.12",
+    "seqio>=0.0.20",
+    "tensorflow>=2.20,<2.22",
+    "tensorflow-datasets>=4.9.9",
+    "tensorflow-text>=2.20,<2.22",
+]
+# Later MuJoCo releases give other trajectories for the same seed, so the world's version is exact.
+SIM = ["mujoco==3.11.0", "gymnasium>=1.2"]
+DEV = ["hypothesis>=6.100", "import-linter>=2.1", "jsonschema>=4", "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.9"]
+
+setup(
+    name="rt2_jax",
+    version="0.1.0",
+    description="RT-2 in JAX: vision-language-action models, co-fine-tuned on web and robot data",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.14",
+    packages=find_packages(include=["rt2_jax", "rt2_jax.*"]),
+    package_data={"rt2_jax.evaluate": ["*.json", "*.css", "*.html", "*.js"]},
+    install_requires=CORE,
+    extras_require={
+        "data": DATA,
+        "sim": SIM,
+        "tpu": ["jax[tpu]>=0.10,<0.11"],
+        "cuda": ["jax[cuda12]>=0.10,<0.11"],
+        "dev": DEV + DATA + SIM,
+    },
+    entry_points={"console_scripts": ["rt2=rt2_jax.cli:main"]},
+)
