@@ -21,7 +21,7 @@ COLORS: dict[str, tuple[float, float, float]] = {
 }
 SHAPES: tuple[str, ...] = ("cube", "ball", "cylinder", "cone", "star", "bar")
 # Half-extent of the object's largest horizontal circle, metres.
-SIZES: dict[str, float] = {"small": 0.014, "large": 0.021}
+SIZES: dict[str, float] = {"small": 0.016, "large": 0.024}
 
 ROBOT_COLORS: tuple[str, ...] = ("red", "green", "blue", "yellow", "purple", "orange")
 ROBOT_SHAPES: tuple[str, ...] = ("cube", "ball", "cylinder", "cone")
@@ -49,6 +49,17 @@ BACKGROUNDS_PATTERN: tuple[str, ...] = ("wood", "checker", "stripes", "dots", "m
 ROBOT_BACKGROUNDS: tuple[str, ...] = ("grey", "beige", "wood")
 UNSEEN_BACKGROUNDS_EASY: tuple[str, ...] = ("slate", "mint", "sand", "lilac")
 UNSEEN_BACKGROUNDS_HARD: tuple[str, ...] = ("checker", "stripes", "dots", "marble", "grass")
+
+# What surrounds the table, RGB in [0, 1].
+SURROUNDS: dict[str, tuple[float, float, float]] = {
+    "white": (0.93, 0.93, 0.92),
+    "grey": (0.45, 0.45, 0.46),
+    "navy": (0.12, 0.16, 0.32),
+    "brown": (0.36, 0.22, 0.14),
+    "teal": (0.08, 0.40, 0.40),
+    "maroon": (0.40, 0.08, 0.14),
+    "black": (0.05, 0.05, 0.06),
+}
 
 SKILLS: tuple[str, ...] = ("reach", "pick", "move_near", "push", "place")
 DIRECTIONS: dict[str, tuple[float, float]] = {

@@ -1,0 +1,65 @@
+"""Episode films for a page: all frames of an episode in one picture, one below the other.
+
+A browser plays such a strip with a CSS animation alone, and a few lines of script can stop it at any frame and show
+what was decoded there, which an animated GIF or WebP cannot do.
+"""
+
+import base64
+import io
+
+import numpy as np
+from PIL import Image
+
+from rt2_jax.evaluate.results import Film
+
+# WebP pictures end at 16383 pixels; a longer episode keeps every n-th frame and its last one.
+MAX_FRAMES = 64
+MAX_FRAME_SIZE = 128
+
+
+def shrink_frame(frame: np.ndarray, size: int = MAX_FRAME_SIZE) -> np.ndarray:
+    """uint8[H, W, 3] -> uint8[h, w, 3] whose longer side is at most `size` pixels; never enlarged."""
+    height, width = frame.shape[:2]
+    longest = max(height, width)
+    if longest <= size:
+        return frame.copy()
+    shape = (max(1, round(width * size / longest)), max(1, round(height * size / longest)))
+    return np.asarray(Image.fromarray(frame).resize(shape, Image.Resampling.LANCZOS))
+
+
+def kept_frames(count: int, most: int = MAX_FRAMES) -> np.ndarray:
+    """int32[min(count, most)]: evenly spread frame numbers of 0..count-1, the first and the last among them."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round()).astype(np.int32)
+
+
+def encode_strip(frames: np.ndarray, quality: int = 80) -> bytes:
+    """uint8[T, h, w, 3] -> one WebP picture, h * T pixels high; `decode_strip` is its inverse but for compression."""
+    count, height, width, channels = frames.shape
+    buffer = io.BytesIO()
+    Image.fromarray(frames.reshape(count * height, width, channels)).save(buffer, "webp", quality=quality, method=4)
+    return buffer.getvalue()
+
+
+def decode_strip(data: bytes, count: int) -> np.ndarray:
+    """The frames of `encode_strip`'s picture: uint8[T, h, w, 3]."""
+    strip = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    return strip.reshape(count, strip.shape[0] // count, *strip.shape[1:])
+
+
+def data_url(data: bytes, kind: str = "image/webp") -> str:
+    """Bytes as an address that needs no network."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def choose_films(films: list[Film], count: int) -> list[Film]:
+    """At most `count` films, with successes and failures, splits, skills and controls all represented.
+
+    Groups of the same (split, skill, control, success) take turns in order of their first film, so a small count
+    still shows every kind there is before it shows any kind twice.
+    """
+    groups: dict[tuple[str, str, str | None, bool], list[Film]] = {}
+    for film in films:
+        groups.setdefault((film.split, film.skill, film.control, film.outcome.success), []).append(film)
+    rounds = max((len(group) for group in groups.values()), default=0)
+    in_turn = [group[turn] for turn in range(rounds) for group in groups.values() if turn < len(group)]
+    return in_turn[:count]

@@ -1,0 +1,132 @@
+"""report.json and report.html: written whole or not at all."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rt2_jax.errors import UserError
+from rt2_jax.evaluate import details, sections
+from rt2_jax.evaluate.comparison import Comparison, comparison_section
+from rt2_jax.evaluate.films import choose_films
+from rt2_jax.evaluate.page import escape, render_page
+from rt2_jax.evaluate.plots import Curve
+from rt2_jax.evaluate.results import Film
+from rt2_jax.evaluate.schema import check
+
+REPORT_JSON = "report.json"
+REPORT_HTML = "report.html"
+# A page larger than this is a nuisance to mail and to open; films are left out until it fits.
+MAX_PAGE_BYTES = 8_000_000
+
+
+def write_atomically(path: Path, content: str) -> None:
+    """Writes `content` beside `path` and renames it: a reader sees the old file or the new one, never a part.
+
+    Raises:
+      UserError: the folder cannot be made or written to.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; choose another output folder") from error
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(content)
+        # mkstemp makes private files; a report is made to be read by others.
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        os.unlink(temporary)
+        raise UserError(f"cannot write {path}: {error.strerror}; free some space or choose another folder") from error
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """The dictionary in a report.json, checked against the schema.
+
+    Raises:
+      UserError: no such file, or no report of this version.
+    """
+    try:
+        report = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; give a report.json of `rt2 eval`") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}); give a report.json of `rt2 eval`") from error
+    return check(report)
+
+
+def report_page(
+    report: Mapping[str, Any],
+    films: Sequence[Film] = (),
+    curves: Sequence[Curve] = (),
+    comparison: Comparison | None = None,
+) -> str:
+    """The page of one report; `films`, training `curves` and a `comparison` have their sections where given."""
+    checkpoint = report["checkpoint"]
+    step = "" if checkpoint["step"] is None else f" · step {checkpoint['step']:,}"
+    head = (
+        f'<div class="over">Evaluation · rt2_jax</div><h1>{escape(report["title"])}</h1>'
+        f'<p class="lead">{escape(sections.lead(report))}</p>'
+        f'<div class="meta">{escape(checkpoint["model"])}, {checkpoint["parameters"] / 1e6:,.1f}M parameters{step} · bundle '
+        f"<code>{escape(checkpoint['sha256'][:12])}</code> · {escape(report['created'])}</div>{sections.headline(report)}"
+    )
+    body = [
+        sections.generalisation(report),
+        sections.by_skill(report),
+        details.episodes(films),
+        details.web(report),
+        details.actions(report),
+        comparison_section(comparison) if comparison else "",
+        details.training(curves),
+        sections.numbers(report),
+        details.provenance(report),
+    ]
+    foot = (
+        "Made by <code>rt2 eval</code>. The same numbers, and every episode's seed, are in <code>report.json</code> beside "
+        "this page."
+    )
+    return render_page(report["title"], head, body, foot)
+
+
+def comparison_page(comparison: Comparison) -> str:
+    """A page with nothing but several runs side by side."""
+    title = "Comparison of " + ", ".join(comparison.names)
+    head = f'<div class="over">Comparison · rt2_jax</div><h1>{escape(" · ".join(comparison.names))}</h1>'
+    return render_page(title, head, [comparison_section(comparison)], "Made from the runs' <code>report.json</code>.")
+
+
+def _fitting_page(
+    report, films: Sequence[Film], curves: Sequence[Curve], comparison: Comparison | None, limit: int
+) -> str:
+    """The page with as many of the films as fit `limit` bytes, fewest dropped."""
+    count = len(films)
+    while True:
+        page = report_page(report, choose_films(list(films), count), curves, comparison)
+        if len(page.encode()) <= limit or count == 0:
+            return page
+        count = count * 3 // 4
+
+
+def write_report(
+    out_dir: Path,
+    report: Mapping[str, Any],
+    films: Sequence[Film] = (),
+    curves: Sequence[Curve] = (),
+    comparison: Comparison | None = None,
+    max_page_bytes: int = MAX_PAGE_BYTES,
+) -> tuple[Path, Path]:
+    """Writes report.json and report.html into `out_dir` and returns their paths.
+
+    The page holds no more films than `max_page_bytes` allow. NaN and infinities are refused: they are not JSON.
+    """
+    out_dir = Path(out_dir)
+    json_path, html_path = out_dir / REPORT_JSON, out_dir / REPORT_HTML
+    content = json.dumps(check(dict(report)), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    page = _fitting_page(report, films, curves, comparison, max_page_bytes)
+    write_atomically(json_path, content)
+    write_atomically(html_path, page)
+    return json_path, html_path

@@ -1,0 +1,39 @@
+"""Scores of free text against a reference. They take any text: a model may answer anything."""
+
+import collections
+import re
+import string
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_LOCATION = re.compile(r"\s*(\d{1,2})\s+(\d{1,2})\s*\.?\s*")
+
+
+def normalise(text: str) -> str:
+    """Lower case, no ASCII punctuation, single spaces: what two answers are compared by."""
+    return " ".join(text.lower().translate(_PUNCTUATION).split())
+
+
+def exact_match(answer: str, target: str) -> bool:
+    """Whether two answers are the same after `normalise`."""
+    return normalise(answer) == normalise(target)
+
+
+def token_f1(answer: str, target: str) -> float:
+    """F1 of the overlap between two bags of words, in [0, 1] (SQuAD's F1, Rajpurkar et al. 2016, section 6.1).
+
+    Words are split at spaces after `normalise`. Two empty texts score 1; one empty text scores 0.
+    """
+    answer_words, target_words = normalise(answer).split(), normalise(target).split()
+    if not answer_words or not target_words:
+        return float(answer_words == target_words)
+    shared = sum((collections.Counter(answer_words) & collections.Counter(target_words)).values())
+    if shared == 0:
+        return 0.0
+    precision, recall = shared / len(answer_words), shared / len(target_words)
+    return 2.0 * precision * recall / (precision + recall)
+
+
+def parse_location(text: str) -> tuple[int, int] | None:
+    """``"x y"``, integers 0..99 in percent of the frame from left and from top; None where the text is anything else."""
+    match = _LOCATION.fullmatch(text)
+    return (int(match[1]), int(match[2])) if match else None

@@ -1,0 +1,64 @@
+"""What a model is asked, word for word: one place for training and serving (RT-2, section 3.2 and appendix; PaLI-X).
+
+Every field is stripped and its runs of white space become one space, so that a robot's client and the training data
+cannot differ by a stray blank. An empty field is a `UserError`.
+"""
+
+from rt2_jax.errors import UserError
+from rt2_jax.tokens.action_text import ACTION_MARKER
+
+PLAN_MARKER = "Plan:"
+EXTRA_ID = "<extra_id_0>"
+
+
+def robot_prompt(instruction: str) -> str:
+    """RT-2's robot VQA prompt; the target is the action string."""
+    return f"Q: what action should the robot take to {_field('instruction', instruction)}? A:"
+
+
+def plan_prompt(instruction: str) -> str:
+    """The chain-of-thought prompt (RT-2, section 4.4); the target is `plan_target`."""
+    return f"Instruction: {_field('instruction', instruction)}"
+
+
+def plan_target(plan: str, action: str) -> str:
+    """``"Plan: pick red cube. Action: 1 128 ..."``: a plan in words, then the action string."""
+    words = _field("plan", _field("plan", plan).rstrip("."))
+    return f"{PLAN_MARKER} {words}. {ACTION_MARKER} {_field('action', action)}"
+
+
+def caption_prompt(lang: str) -> str:
+    """PaLI-X's captioning prompt; `lang` is a language code such as ``"en"``."""
+    return f"Generate caption in {_field('language', lang)}"
+
+
+def vqa_prompt(lang: str, question: str) -> str:
+    """PaLI-X's visual question prompt."""
+    return f"Answer in {_field('language', lang)}: {_field('question', question)}"
+
+
+def alt_text_prompt(lang: str, pos: str, caption: str) -> str:
+    """PaLI's split-captioning prompt: the text up to position `pos`; the target is the rest."""
+    return (
+        f"Generate the alt-text in {_field('language', lang)} at {_field('position', str(pos))}: "
+        f"{_field('caption', caption)} {EXTRA_ID}"
+    )
+
+
+def detection_prompt() -> str:
+    """Asks for every object and its place."""
+    return "Detect all objects"
+
+
+def locate_prompt(name: str) -> str:
+    """Asks where one object is."""
+    return f"Locate the {_field('name', name)}"
+
+
+def _field(what: str, text: str) -> str:
+    if not isinstance(text, str):
+        raise UserError(f"{what}: a {type(text).__name__}, needs text")
+    words = " ".join(text.split())
+    if not words:
+        raise UserError(f"{what} is empty; give at least one word")
+    return words

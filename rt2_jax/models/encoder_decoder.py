@@ -1,0 +1,227 @@
+"""The T5 1.1 style encoder and decoder stacks. Caches are explicit pytrees."""
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from rt2_jax.models.config import TextConfig
+from rt2_jax.models.layers import ACTIVATIONS, MASKED, Attention, Dropout, Linear, RmsNorm, hidden
+from rt2_jax.models.relative_bias import RelativeBias, buckets_by_distance
+from rt2_jax.models.stack import stacked
+from rt2_jax.parallel.rules import constrain
+
+FAN_IN = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+HEADS_IN = nn.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=-3, out_axis=(-2, -1))
+HEADS_OUT = nn.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=(-3, -2), out_axis=-1)
+
+
+@flax.struct.dataclass
+class Cache:
+    """What a decoder remembers of a batch: K and V of each layer, compute dtype.
+
+    key, value: [layers, B, max_len, H, D] of the tokens decoded so far; cross_key, cross_value: [layers, B, S, H, D] of the
+    encoder's output, computed once. max_len is the most tokens this cache can decode.
+    """
+
+    key: jax.Array
+    value: jax.Array
+    cross_key: jax.Array
+    cross_value: jax.Array
+
+
+def query_init(head_dim: int):
+    """T5 attention has no 1 / sqrt(head_dim): the query's initialiser carries it."""
+    return nn.initializers.variance_scaling(1.0 / head_dim, "fan_in", "normal", in_axis=-3, out_axis=(-2, -1))
+
+
+def make_attention(config: TextConfig, dtype: jnp.dtype) -> Attention:
+    """T5's attention: no biases, no scaling of the query."""
+    return Attention(
+        config.heads, config.head_dim, config.width, dtype,
+        kernel_init=HEADS_IN, query_init=query_init(config.head_dim), out_init=HEADS_OUT, dropout_rate=config.dropout_rate,
+    )  # fmt: skip
+
+
+class GatedMlp(nn.Module):
+    """x -> (act(x W_gate) * x W_up) W_down."""
+
+    config: TextConfig
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x):
+        config = self.config
+        gate = Linear(config.mlp, self.dtype, ("embed", "mlp"), FAN_IN, use_bias=False, name="gate")(x)
+        up = Linear(config.mlp, self.dtype, ("embed", "mlp"), FAN_IN, use_bias=False, name="up")(x)
+        x = ACTIVATIONS[config.activation](gate) * up
+        x = Dropout(config.dropout_rate)(constrain(x, "activation_batch", "activation_length", "activation_mlp"))
+        return hidden(Linear(config.width, self.dtype, ("mlp", "embed"), FAN_IN, use_bias=False, name="down")(x))
+
+
+def layer_bias(block: nn.Module, mask, buckets):
+    """``mask`` plus the block's own relative bias where the model has one a layer (``buckets`` is None where it has not)."""
+    return mask if buckets is None else mask + block.relative_bias(buckets)
+
+
+class EncoderBlock(nn.Module):
+    """Self-attention and gated MLP, each on a normed copy and added back."""
+
+    config: TextConfig
+    dtype: jnp.dtype
+
+    def setup(self):
+        config = self.config
+        self.norm_attention = RmsNorm(self.dtype)
+        self.attention = make_attention(config, self.dtype)
+        self.norm_mlp = RmsNorm(self.dtype)
+        self.mlp = GatedMlp(config, self.dtype)
+        self.dropout = Dropout(config.dropout_rate)
+        if config.per_layer_bias:
+            self.relative_bias = RelativeBias(config.relative_buckets, config.heads)
+
+    def __call__(self, x, bias, buckets):
+        y = self.norm_attention(x)
+        x = x + self.dropout(self.attention(y, y, layer_bias(self, bias, buckets)))
+        return x + self.dropout(self.mlp(self.norm_mlp(x))), None
+
+
+class DecoderBlock(nn.Module):
+    """Causal self-attention, cross-attention over the encoder's output, gated MLP."""
+
+    config: TextConfig
+    dtype: jnp.dtype
+
+    def setup(self):
+        config = self.config
+        self.norm_self_attention = RmsNorm(self.dtype)
+        self.self_attention = make_attention(config, self.dtype)
+        self.norm_cross_attention = RmsNorm(self.dtype)
+        self.cross_attention = make_attention(config, self.dtype)
+        self.norm_mlp = RmsNorm(self.dtype)
+        self.mlp = GatedMlp(config, self.dtype)
+        self.dropout = Dropout(config.dropout_rate)
+        if config.per_layer_bias:
+            self.relative_bias = RelativeBias(config.relative_buckets, config.heads)
+
+    def __call__(self, x, encoded, bias, buckets, cross_bias):
+        """One layer on a whole sequence x[B, L, width]."""
+        y = self.norm_self_attention(x)
+        x = x + self.dropout(self.self_attention(y, y, layer_bias(self, bias, buckets)))
+        return self._after_self_attention(x, *self.cross_attention.keys_values(encoded), cross_bias), None
+
+    def cross_keys_values(self, carry, encoded):
+        """This layer's K and V of the encoder's output, for the cache."""
+        return carry, self.cross_attention.keys_values(encoded)
+
+    def step(self, x, key, value, cross_key, cross_value, bias, buckets, cross_bias, index):
+        """One layer on the token at ``index``: x[B, 1, width], this layer's cache; gives its K and V [B, 1, H, D] back."""
+        y = self.norm_self_attention(x)
+        new_key, new_value = self.self_attention.keys_values(y)
+        key = jax.lax.dynamic_update_slice_in_dim(key, new_key, index, axis=1)
+        value = jax.lax.dynamic_update_slice_in_dim(value, new_value, index, axis=1)
+        x = x + self.self_attention.attend(y, key, value, layer_bias(self, bias, buckets))
+        return self._after_self_attention(x, cross_key, cross_value, cross_bias), (new_key, new_value)
+
+    def _after_self_attention(self, x, cross_key, cross_value, cross_bias):
+        attended = self.cross_attention.attend(self.norm_cross_attention(x), cross_key, cross_value, cross_bias)
+        x = x + self.dropout(attended)
+        return x + self.dropout(self.mlp(self.norm_mlp(x)))
+
+
+class Encoder(nn.Module):
+    """x[B, S, width], mask bool[B, S] (True where there is a token) -> [B, S, width]."""
+
+    config: TextConfig
+    dtype: jnp.dtype
+    remat: str
+    unroll: bool
+
+    @nn.compact
+    def __call__(self, x, mask):
+        config = self.config
+        length = x.shape[1]
+        buckets = _buckets(config, length, bidirectional=True)[jnp.arange(length)[None] - jnp.arange(length)[:, None]
+                                                               + length - 1]
+        bias = padding_bias(mask)
+        if not config.per_layer_bias:
+            bias, buckets = bias + RelativeBias(config.relative_buckets, config.heads, name="relative_bias")(buckets), None
+        methods = {"__call__": (nn.broadcast, nn.broadcast)}
+        blocks = stacked(EncoderBlock, config.encoder_layers, methods, remat=self.remat, unroll=self.unroll)
+        dropout = Dropout(config.dropout_rate)
+        x, _ = blocks(config, self.dtype, name="blocks")(dropout(hidden(x)), bias, buckets)
+        return hidden(dropout(RmsNorm(self.dtype, name="norm")(x)))
+
+
+class Decoder(nn.Module):
+    """The decoder stack, on a whole sequence or one token at a time."""
+
+    config: TextConfig
+    dtype: jnp.dtype
+    remat: str
+    unroll: bool
+
+    def setup(self):
+        config = self.config
+        each, same = 0, nn.broadcast
+        methods = {
+            "__call__": (same,) * 4,
+            "cross_keys_values": (same,),
+            "step": (each,) * 4 + (same,) * 4,
+        }
+        blocks = stacked(DecoderBlock, config.decoder_layers, methods, remat=self.remat, unroll=self.unroll)
+        self.blocks = blocks(config, self.dtype)
+        self.norm = RmsNorm(self.dtype, use_scale=config.decoder_norm_scale)
+        self.dropout = Dropout(config.dropout_rate)
+        if not config.per_layer_bias:
+            self.relative_bias = RelativeBias(config.relative_buckets, config.heads)
+
+    def __call__(self, x, encoded, mask):
+        """x[B, L, width] (already shifted right) over encoded[B, S, width], mask bool[B, S] -> [B, L, width]."""
+        length = x.shape[1]
+        positions = jnp.arange(length)
+        bias, buckets = self._bias(positions, length)
+        x, _ = self.blocks(self.dropout(hidden(x)), encoded, bias, buckets, padding_bias(mask))
+        return hidden(self.dropout(self.norm(x)))
+
+    def start_cache(self, encoded, max_len: int) -> Cache:
+        """An empty cache for ``max_len`` tokens, with the cross-attention's K and V of encoded[B, S, width]."""
+        config = self.config
+        _, (cross_key, cross_value) = self.blocks.cross_keys_values((), encoded)
+        shape = (config.decoder_layers, encoded.shape[0], max_len, config.heads, config.head_dim)
+        empty = _cache_layout(jnp.zeros(shape, self.dtype))
+        return Cache(empty, empty, _cache_layout(cross_key), _cache_layout(cross_value))
+
+    def step(self, x, mask, cache: Cache, index):
+        """x[B, 1, width] at position ``index`` (int scalar < max_len) -> ([B, 1, width], cache with its K and V)."""
+        bias, buckets = self._bias(jnp.reshape(index, (1,)), cache.key.shape[2])
+        stacks = (cache.key, cache.value, cache.cross_key, cache.cross_value)
+        x, (key, value) = self.blocks.step(hidden(x), *stacks, bias, buckets, padding_bias(mask), index)
+        cache = cache.replace(
+            key=_cache_layout(jax.lax.dynamic_update_slice_in_dim(cache.key, key, index, axis=2)),
+            value=_cache_layout(jax.lax.dynamic_update_slice_in_dim(cache.value, value, index, axis=2)),
+        )
+        return self.norm(x), cache
+
+    def _bias(self, query_positions, length: int):
+        """Causal mask and relative bias of the queries over ``length`` keys, and the buckets where layers have their own."""
+        config = self.config
+        relative = jnp.arange(length)[None] - query_positions[:, None]
+        bias = jnp.where(relative > 0, MASKED, 0.0)[None, None]
+        buckets = _buckets(config, length, bidirectional=False)[relative + length - 1]
+        return (bias, buckets) if config.per_layer_bias else (bias + self.relative_bias(buckets), None)
+
+
+def padding_bias(mask):
+    """mask bool[B, K] -> float32[B, 1, 1, K], MASKED where it is False."""
+    return jnp.where(mask, 0.0, MASKED)[:, None, None, :]
+
+
+def _buckets(config: TextConfig, length: int, bidirectional: bool):
+    return jnp.asarray(
+        buckets_by_distance(length, config.relative_buckets, config.relative_max_distance, bidirectional)
+    )
+
+
+def _cache_layout(x):
+    return constrain(x, None, "activation_batch", "activation_length", "activation_heads", "activation_head_dim")

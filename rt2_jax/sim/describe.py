@@ -1,0 +1,171 @@
+"""What a web page would say about a picture of the table: captions, alt-text, questions, pointing and detection.
+
+The simulator renders, this module words. An `Annotation` keeps the parts of a prompt; `data/tasks.py` joins them with
+the prompt conventions of RT-2 and PaLI-X (RT-2, section 3.2).
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from rt2_jax.sim import catalog, lexicon, questions, skills
+from rt2_jax.sim.lexicon import LANGUAGES, SURFACES, enumeration, phrase
+from rt2_jax.sim.questions import View
+from rt2_jax.sim.references import references, sums
+from rt2_jax.sim.sampling import ALL_DECALS, wide_scene
+from rt2_jax.sim.scene import Decal, Scene, SceneObject
+from rt2_jax.sim.wordings import MINUS, PLUS
+
+KINDS: tuple[str, ...] = ("detect", "locate", "vqa", "caption", "alt_text")
+# English and the rest: RT-2's instructions are English, its web data is not only that.
+_LANGUAGE_SHARES = (0.55, 0.15, 0.15, 0.15)
+_CAPTIONS: dict[str, tuple[str, ...]] = {
+    "en": (
+        "a photo of {a} {surface}",
+        "a picture of {a} {surface}",
+        "{a} {surface}",
+        "this is {a} {surface}",
+        "{surface}: {a}",
+    ),
+    "de": ("ein Foto: {a} {surface}", "das Bild zeigt {a_acc} {surface}", "{a} {surface}"),
+    "fr": ("une photo avec {a} {surface}", "on voit {a} {surface}", "{a} {surface}"),
+    "es": ("una foto con {a} {surface}", "la imagen muestra {a} {surface}", "{a} {surface}"),
+}
+_UNDER_GRIPPER: dict[str, tuple[str, ...]] = {
+    "en": ("a robot gripper above {a} {surface}", "a robot at work with {a} {surface}"),
+    "de": ("ein Greifer und {a} {surface}",),
+    "fr": ("une pince et {a} {surface}",),
+    "es": ("una pinza y {a} {surface}",),
+}
+# Most things a caption names: longer ones do not fit a target of 64 tokens in every language.
+_MOST_NAMED = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Annotation:
+    """One prompt and its answer about an image.
+
+    kind: one of `KINDS`. lang: a code of `LANGUAGES`.
+    question: vqa: the question; locate: what to locate, without article; alt_text: ``"position|text so far"``, where
+        position is the number of words so far; empty for caption and detect.
+    target: the answer, as text.
+    """
+
+    kind: str
+    lang: str
+    question: str
+    target: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """How many annotations of each kind an image gets at most."""
+
+    detect: int = 1
+    locate: int = 3
+    vqa: int = 6
+    caption: int = 2
+    alt_text: int = 1
+
+
+def annotate(
+    scene: Scene,
+    positions: Mapping[str, tuple[float, float]],
+    rng: np.random.Generator,
+    counts: Counts = Counts(),
+) -> list[Annotation]:
+    """Draws annotations of a scene whose visible things are at `positions`.
+
+    Args:
+      positions: name -> (x, y) in percent of the frame from its left and top, for every visible object and decal and,
+        under `lexicon.GRIPPER`, the gripper. What is not in it is never named.
+      rng: chooses what is said, in which words and languages.
+      counts: how many of each kind; fewer if the scene has not as many to say.
+
+    Returns: annotations without repeated (kind, language, question); none if nothing is visible.
+    """
+    view = View(scene, positions)
+    if not view.things:
+        return []
+    found = [Annotation("detect", "en", "", detection(view))] * min(counts.detect, 1)
+    found += _locates(view, rng, counts.locate)
+    found += _questions(view, rng, counts.vqa)
+    for _ in range(counts.caption):
+        lang = _language(rng)
+        found.append(Annotation("caption", lang, "", caption(view, rng, lang)))
+    for _ in range(counts.alt_text):
+        found.append(_alt_text(view, rng))
+    return found
+
+
+def detection(view: View) -> str:
+    """``"blue ball 34 56; number 3 50 50; robot gripper 40 30"``: everything visible, in alphabetical order."""
+    return "; ".join(f"{name} {view.place(name)}" for name in sorted(view.things))
+
+
+def caption(view: View, rng: np.random.Generator, lang: str) -> str:
+    """A sentence or phrase that names up to four visible things and the table."""
+    things = [thing for thing in view.things.values() if not isinstance(thing, str)]
+    chosen = [phrase(lang, things[int(i)]) for i in rng.permutation(len(things))[:_MOST_NAMED]]
+    if not chosen:
+        chosen = [phrase(lang, lexicon.GRIPPER)]
+    wordings = _CAPTIONS[lang]
+    if lexicon.GRIPPER in view.things and things and rng.random() < 0.4:
+        wordings = _UNDER_GRIPPER[lang]
+    return wordings[int(rng.integers(len(wordings)))].format(
+        a=enumeration(lang, [words.a for words in chosen]),
+        a_acc=enumeration(lang, [words.a_acc for words in chosen]),
+        surface=SURFACES[lang][view.scene.environment.background],
+    )
+
+
+def locatable_name(thing: SceneObject | Decal | str) -> str:
+    """What follows "Locate the": the thing's name, or "portrait of Ada"."""
+    if isinstance(thing, str):
+        return thing
+    portrait = isinstance(thing, Decal) and thing.kind == "portrait"
+    return f"portrait of {thing.name}" if portrait else thing.name
+
+
+def _language(rng: np.random.Generator) -> str:
+    return str(rng.choice(LANGUAGES, p=_LANGUAGE_SHARES))
+
+
+def _locates(view: View, rng: np.random.Generator, count: int) -> list[Annotation]:
+    """Half plain names, half descriptions; each category of descriptions is as likely as another."""
+    plain = [(locatable_name(thing), name) for name, thing in sorted(view.things.items())]
+    by_category: dict[str, list[tuple[str, str]]] = {}
+    for reference in references(view.scene):
+        if reference.name in view.things:
+            by_category.setdefault(reference.category, []).append((reference.text, reference.name))
+    asked: dict[str, str] = {}
+    for _ in range(3 * count):
+        described = bool(by_category) and rng.random() < 0.5
+        options = by_category[str(rng.choice(sorted(by_category)))] if described else plain
+        text, name = options[int(rng.integers(len(options)))]
+        asked[text] = view.place(name)
+        if len(asked) == count:
+            break
+    return [Annotation("locate", "en", text, place) for text, place in asked.items()]
+
+
+def _questions(view: View, rng: np.random.Generator, count: int) -> list[Annotation]:
+    asked: dict[tuple[str, str], str] = {}
+    kinds = [*questions.QUESTIONS, "translate"]
+    for index in rng.permutation(2 * len(kinds)):
+        if len(asked) == count:
+            break
+        lang, kind = _language(rng), kinds[int(index) % len(kinds)]
+        answered = _translation(view, rng) if kind == "translate" else questions.ask(view, rng, lang, kind)
+        if answered is not None:
+            asked["en" if kind == "translate" else lang, answered[0]] = answered[1]
+    return [Annotation("vqa", lang, question, answer) for (lang, question), answer in asked.items()]
+
+
+def _alt_text(view: View, rng: np.random.Generator) -> Annotation:
+    """PaLI's split captioning: a caption cut after some words; the answer is the rest."""
+    lang = _language(rng)
+    words = caption(view, rng, lang).split()
+    cut = int(rng.integers(1, len(words)))
+    return Annotation("alt_text", lang, f"{cut}|{' '.join(words[:cut])}", " ".join(words[cut:]))

@@ -1,0 +1,181 @@
+"""What a model may say, token by token, compiled into a small table (RT-2, section 3.2, "output constraint").
+
+Three modes, told apart by their start state:
+
+* ``text``: any text token of the vocabulary, integers included, then EOS.
+* ``action``: one allowed bin for each position, then EOS.
+* ``plan``: any text, then the literal ``Action:``, then an action, then EOS.
+
+Tokens that behave alike share a class, so the table is states x classes, not states x vocabulary. A sampler holds one
+state a row. With n tokens left to emit, it may emit token t in state s if ``next_state[s, token_class[t]]`` is a state
+from which the end is at most n - 1 tokens away. A row that starts with ``steps_to_end[start]`` tokens or more then
+always has an allowed token, and its EOS always comes in time.
+"""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from rt2_jax.errors import UserError
+from rt2_jax.tokens.action_text import ACTION_MARKER
+from rt2_jax.tokens.vocabulary import Vocabulary
+
+MODES = ("text", "action", "plan")
+FORBIDDEN = -1
+# What may stand before the marker; its tokens must be the same after each.
+_MARKER_CONTEXTS = ("", "pick red cube.", "x", "x)", "7", "7.", "Plan: a", "é")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Grammar:
+    """The compiled table; make one with `build_grammar`.
+
+    Attributes:
+        token_class: int32[V], the class of each token, pad and unused ids included.
+        next_state: int32[S, C], the state after a token of that class; -1 where it is forbidden.
+        steps_to_end: int32[S], the least number of tokens to the end, EOS included; 0 at `end`.
+        start: the state in which each mode starts.
+        end: the state after EOS; nothing follows. A padding row of a batch starts here.
+        action_width: bins in an action.
+    """
+
+    token_class: np.ndarray
+    next_state: np.ndarray
+    steps_to_end: np.ndarray
+    start: Mapping[str, int]
+    end: int
+    action_width: int
+
+    @functools.cached_property
+    def ends_next(self) -> np.ndarray:
+        """bool[S]: true where EOS is the only token allowed, so that no model call is needed to find it."""
+        allowed = self.next_state != FORBIDDEN
+        return (allowed.sum(1) == 1) & (np.where(allowed, self.next_state, FORBIDDEN).max(1) == self.end)
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Digest of the whole table; equal digests constrain decoding alike."""
+        digest = hashlib.sha256(repr((sorted(self.start.items()), self.end, self.action_width)).encode())
+        for array in (self.token_class, self.next_state, self.steps_to_end):
+            digest.update(repr(array.shape).encode() + np.ascontiguousarray(array, "<i4").tobytes())
+        return digest.hexdigest()
+
+    def min_len(self, mode: str) -> int:
+        """The least number of tokens of a complete output in `mode`, EOS included.
+
+        Raises:
+            UserError: an unknown mode.
+        """
+        return int(self.steps_to_end[self.start_state(mode)])
+
+    def start_state(self, mode: str) -> int:
+        """The state in which `mode` starts.
+
+        Raises:
+            UserError: an unknown mode.
+        """
+        if mode not in self.start:
+            raise UserError(f"mode {mode!r} is unknown; choose one of {', '.join(self.start)}")
+        return self.start[mode]
+
+    def accepts(self, tokens: Iterable[int], mode: str) -> bool:
+        """Whether `tokens` (up to and with the first EOS, pad after it ignored) is a complete output in `mode`."""
+        state = self.start_state(mode)
+        for token in tokens:
+            if state == self.end:
+                break
+            state = int(self.next_state[state, self.token_class[token]])
+            if state == FORBIDDEN:
+                return False
+        return state == self.end
+
+
+def build_grammar(vocabulary: Vocabulary, allowed_bins: np.ndarray) -> Grammar:
+    """Compiles the grammar of a vocabulary and an action space.
+
+    Args:
+        vocabulary: whose integers are the bins.
+        allowed_bins: bool[width, num_bins], which bins each position may take (`ActionBins.allowed`).
+
+    Raises:
+        UserError: the vocabulary has no one way to write ``Action:``.
+        ValueError: `allowed_bins` has another shape or a position without any bin.
+    """
+    allowed_bins = np.asarray(allowed_bins, bool)
+    if allowed_bins.ndim != 2 or allowed_bins.shape[1] > len(vocabulary.integer_ids) or not allowed_bins.any(1).all():
+        raise ValueError(f"allowed_bins is {allowed_bins.shape}, needs [width, <= 256] with a bin for every position")
+    width, num_bins = allowed_bins.shape
+    marker = marker_tokens(vocabulary)
+
+    # What each token is: column 0 text, 1 EOS, 2.. which positions it may fill, last: its place among marker tokens.
+    traits = np.zeros((vocabulary.size, width + 3), np.int32)
+    traits[vocabulary.text_ids, 0] = 1
+    traits[vocabulary.eos_id, 1] = 1
+    traits[vocabulary.integer_ids[:num_bins], 2 : 2 + width] = allowed_bins.T
+    marker_kinds = sorted(set(marker))
+    traits[marker_kinds, -1] = np.arange(1, len(marker_kinds) + 1)
+    classes, token_class = np.unique(traits, axis=0, return_inverse=True)
+    is_text, is_eos, fills, marker_kind = classes[:, 0] > 0, classes[:, 1] > 0, classes[:, 2:-1] > 0, classes[:, -1]
+
+    # States: text, one for each prefix of the marker, one for each position of the action, before EOS, end.
+    text, plan, action = 0, 1, 1 + len(marker)
+    before_eos, end = action + width, action + width + 1
+    next_state = np.full((end + 1, len(classes)), FORBIDDEN, np.int32)
+    next_state[text, is_text] = text
+    next_state[text, is_eos] = end
+    kind_of = {token: kind for kind, token in enumerate(marker_kinds, 1)}
+    for matched in range(len(marker)):
+        next_state[plan + matched, is_text] = plan
+        for token, kind in kind_of.items():
+            # Knuth-Morris-Pratt: a full match lands on plan + len(marker), the action's first position.
+            next_state[plan + matched, marker_kind == kind] = plan + _overlap(marker, [*marker[:matched], token])
+    for position in range(width):
+        next_state[action + position, fills[:, position]] = action + position + 1
+    next_state[before_eos, is_eos] = end
+
+    return Grammar(
+        token_class=token_class.reshape(-1).astype(np.int32),
+        next_state=next_state,
+        steps_to_end=_steps_to_end(next_state, end),
+        start={"text": text, "action": action, "plan": plan},
+        end=end,
+        action_width=width,
+    )
+
+
+def marker_tokens(vocabulary: Vocabulary) -> list[int]:
+    """The tokens of ``Action:`` as they stand in a plan, after a word and before an integer.
+
+    Raises:
+        UserError: they depend on what stands before, so that no one sequence marks the action.
+    """
+    found = []
+    for context in _MARKER_CONTEXTS:
+        before = vocabulary.encode(context)
+        tokens = vocabulary.encode(f"{context} {ACTION_MARKER} 0 1".lstrip())
+        tail = [int(vocabulary.integer_ids[0]), int(vocabulary.integer_ids[1])]
+        found.append(tokens[len(before) : -2])
+        if tokens[: len(before)] != before or tokens[-2:] != tail or not found[-1] or found[-1] != found[0]:
+            raise UserError(
+                f"vocabulary {vocabulary.path}: {ACTION_MARKER!r} has other tokens after {context!r} than at the start; "
+                "use a vocabulary whose pieces do not cross spaces"
+            )
+    return found[0]
+
+
+def _overlap(pattern: list[int], seen: list[int]) -> int:
+    """The length of the longest prefix of `pattern` that `seen` ends with."""
+    return next(n for n in range(min(len(pattern), len(seen)), -1, -1) if seen[len(seen) - n :] == pattern[:n])
+
+
+def _steps_to_end(next_state: np.ndarray, end: int) -> np.ndarray:
+    far = np.iinfo(np.int32).max // 2
+    steps = np.full(len(next_state), far, np.int64)
+    steps[end] = 0
+    for _ in range(len(next_state)):
+        after = np.where(next_state == FORBIDDEN, far, steps[next_state]).min(1) + 1
+        steps = np.minimum(steps, after)
+    return steps.astype(np.int32)

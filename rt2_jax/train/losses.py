@@ -1,0 +1,73 @@
+"""One loss: token cross-entropy, summed over tokens, divided by the global token count (RT-2, section 3.2)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+SUMS = ("loss", "tokens", "correct", "exact", "examples")
+
+
+def token_losses(logits: jax.Array, target: jax.Array, z_loss: float) -> tuple[jax.Array, jax.Array]:
+    """Cross-entropy and the z-loss term of every token.
+
+    Args:
+        logits: float32[B, L, V].
+        target: int32[B, L].
+        z_loss: weight of log(Z)^2, which keeps logits from drifting (T5X uses 1e-4).
+
+    Returns:
+        (float32[B, L] in nats, float32[B, L]).
+    """
+    log_z = jax.nn.logsumexp(logits, axis=-1)
+    chosen = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
+    return log_z - chosen, z_loss * jnp.square(log_z)
+
+
+def loss_sums(
+    logits: jax.Array, batch: dict[str, Any], num_tasks: int, z_loss: float = 0.0
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The loss's numerator and each task's sums; divide by token counts after adding up microbatches.
+
+    Args:
+        logits: float32[B, L, V].
+        batch: target int32[B, L], weights float32[B, L], task int32[B].
+        num_tasks: length of the per-task vectors.
+        z_loss: weight of log(Z)^2 in the numerator (never in the per-task loss).
+
+    Returns:
+        (float32 scalar: weighted sum over tokens of cross-entropy and z-loss,
+        float32[num_tasks] for each name in `SUMS`: cross-entropy, tokens, tokens where the argmax is right, examples
+        whose every weighted token is right, examples with a weighted token).
+    """
+    target, weights, task = batch["target"], batch["weights"], batch["task"]
+    cross_entropy, penalty = token_losses(logits, target, z_loss)
+    right = (jnp.argmax(logits, axis=-1) == target) & (weights > 0)
+    counted = jnp.any(weights > 0, axis=-1)
+    exact = jnp.all(right | (weights <= 0), axis=-1) & counted
+    rows = {
+        "loss": jnp.sum(cross_entropy * weights, axis=-1),
+        "tokens": jnp.sum(weights, axis=-1),
+        "correct": jnp.sum(right * weights, axis=-1),
+        "exact": exact.astype(jnp.float32),
+        "examples": counted.astype(jnp.float32),
+    }
+    sums = {name: jax.ops.segment_sum(row, task, num_segments=num_tasks) for name, row in rows.items()}
+    return jnp.sum((cross_entropy + penalty) * weights), sums
+
+
+def summarize(sums: dict[str, Any], tasks: tuple[str, ...]) -> dict[str, float]:
+    """Host numbers of summed `loss_sums`: loss, token_accuracy and exact_match, overall and as "<task>/<metric>".
+
+    A task that no example of came up is left out; token counts are under "tokens" and "<task>/tokens".
+    """
+    rows = [("", {name: float(sums[name].sum()) for name in SUMS})]
+    rows += [(task + "/", {name: float(sums[name][i]) for name in SUMS}) for i, task in enumerate(tasks)]
+    metrics = {}
+    for prefix, row in rows:
+        if row["examples"]:
+            metrics[prefix + "loss"] = row["loss"] / row["tokens"]
+            metrics[prefix + "token_accuracy"] = row["correct"] / row["tokens"]
+            metrics[prefix + "exact_match"] = row["exact"] / row["examples"]
+            metrics[prefix + "tokens"] = row["tokens"]
+    return metrics

@@ -1,0 +1,158 @@
+"""Adafactor and AdamW under a warmup and a decay, for the parameters that train."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import optax
+
+from rt2_jax.errors import UserError
+from rt2_jax.train.config import OptimizerConfig
+
+# T5X Adafactor's eps1 (added to squared gradients) and eps2 (least RMS of a parameter).
+SQUARE_EPS = 1e-30
+LEAST_PARAMETER_SCALE = 1e-3
+
+
+def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
+    """The learning rate of an update, by its number from 0.
+
+    With t = number + 1, w = warmup_steps and p = learning_rate: ``p * t / w`` while t < w; then
+    rsqrt ``p * sqrt(w / t)`` (PaLI, section 3.3), constant ``p``, or
+    cosine ``p * (1 + cos(pi * (t - w) / (steps - w))) / 2``.
+    """
+    warmup = float(config.warmup_steps)
+
+    def schedule(number: jax.Array) -> jax.Array:
+        t = jnp.asarray(number, jnp.float32) + 1.0
+        decay = {
+            "rsqrt": lambda: jnp.sqrt(max(warmup, 1.0) / jnp.maximum(t, max(warmup, 1.0))),
+            "constant": lambda: jnp.ones_like(t),
+            "cosine": lambda: 0.5 + 0.5 * jnp.cos(jnp.pi * jnp.clip((t - warmup) / max(steps - warmup, 1.0), 0.0, 1.0)),
+        }[config.schedule]()
+        return config.learning_rate * jnp.minimum(1.0, t / max(warmup, 1.0)) * decay
+
+    return schedule
+
+
+def make_optimizer(
+    config: OptimizerConfig, steps: int, stacked: Any = None
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The update rule, for the tree of trainable parameters, and its learning rate.
+
+    Args:
+        config: see `OptimizerConfig`.
+        steps: the run's length, which the cosine schedule needs.
+        stacked: tree of ints like the trainable parameters: the axis along which a parameter holds one layer after
+            another, -1 for none. Adafactor's RMS clipping and relative step are per layer then, as they would be
+            were the layers not stacked. None means no parameter is stacked.
+    """
+    schedule = make_schedule(config, steps)
+    parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
+    if config.name == "adafactor":
+        parts.append(
+            optax.scale_by_factored_rms(
+                decay_rate=config.decay_rate,
+                min_dim_size_to_factor=config.min_dim_size_to_factor,
+                epsilon=SQUARE_EPS,
+            )
+        )
+        if config.clip_threshold:
+            parts.append(_clip_block_rms(config.clip_threshold, stacked))
+        if config.multiply_by_parameter_scale:
+            parts.append(_scale_by_parameter_rms(stacked))
+        if config.beta1:
+            parts.append(optax.ema(config.beta1, debias=False))
+    else:
+        parts.append(optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.eps))
+    if config.weight_decay:
+        parts.append(optax.add_decayed_weights(config.weight_decay, mask=_decayed))
+    parts.append(optax.scale_by_learning_rate(schedule))
+    return optax.chain(*parts), schedule
+
+
+def _decayed(params: Any) -> Any:
+    """Weight decay is for matrices: norms' scales, biases and other vectors keep their size.
+
+    A layer stack adds one axis, so a stacked vector has two: names decide there.
+    """
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaf.ndim >= 2 and path[-1].key not in ("scale", "bias"), params
+    )
+
+
+def _rms(x: jax.Array, stacked: int) -> jax.Array:
+    """Root mean square over all axes but the stacked one, kept as size 1."""
+    axes = tuple(axis for axis in range(x.ndim) if axis != stacked)
+    return jnp.sqrt(jnp.mean(jnp.square(x), axis=axes, keepdims=True))
+
+
+def _no_stack(tree: Any, stacked: Any) -> Any:
+    return jax.tree.map(lambda _: -1, tree) if stacked is None else stacked
+
+
+def _clip_block_rms(threshold: float, stacked: Any) -> optax.GradientTransformation:
+    """Divides an update by max(1, its RMS / threshold) (Adafactor, arXiv 1804.04235, section 6)."""
+
+    def clip(update: jax.Array, axis: int) -> jax.Array:
+        return update / jnp.maximum(1.0, _rms(update, axis) / threshold)
+
+    return optax.stateless(lambda updates, _: jax.tree.map(clip, updates, _no_stack(updates, stacked)))
+
+
+def _scale_by_parameter_rms(stacked: Any) -> optax.GradientTransformation:
+    """Multiplies an update by max(eps2, the parameter's RMS) (Adafactor, section 8)."""
+
+    def scale(update: jax.Array, param: jax.Array, axis: int) -> jax.Array:
+        return update * jnp.maximum(LEAST_PARAMETER_SCALE, _rms(param, axis))
+
+    return optax.stateless(lambda updates, params: jax.tree.map(scale, updates, params, _no_stack(updates, stacked)))
+
+
+def trainable_paths(params: Any, freeze: Sequence[tuple[str, str]]) -> frozenset[str]:
+    """The paths ("encoder/layers/kernel") of the parameters that train.
+
+    Args:
+        params: nested dict of arrays or shapes.
+        freeze: (regex, "train" | "frozen"); the first regex that matches the whole path decides; () trains all.
+
+    Raises:
+        UserError: a parameter that no regex matches, a regex that no parameter matches, or nothing left to train.
+    """
+    paths = list(flax.traverse_util.flatten_dict(params, sep="/"))
+    if not freeze:
+        return frozenset(paths)
+    used = set()
+    trainable = set()
+    for path in paths:
+        verdict = next(((pattern, word) for pattern, word in freeze if re.fullmatch(pattern, path)), None)
+        if verdict is None:
+            raise UserError(f"config: freeze: no pattern matches parameter {path}; add one, or ('.*', 'train') last")
+        used.add(verdict[0])
+        if verdict[1] == "train":
+            trainable.add(path)
+    for pattern, _ in freeze:
+        if pattern not in used:
+            raise UserError(
+                f"config: freeze: pattern {pattern!r} decides over no parameter; paths look like {paths[0]}, remove it"
+            )
+    if not trainable:
+        raise UserError("config: freeze leaves nothing to train; mark some pattern 'train'")
+    return frozenset(trainable)
+
+
+def split_params(params: Any, trainable: frozenset[str]) -> tuple[Any, Any]:
+    """(trainable, frozen) nested dicts; `merge_params` puts them together again."""
+    flat = flax.traverse_util.flatten_dict(params, sep="/")
+    chosen = {path: leaf for path, leaf in flat.items() if path in trainable}
+    rest = {path: leaf for path, leaf in flat.items() if path not in trainable}
+    return tuple(flax.traverse_util.unflatten_dict(part, sep="/") for part in (chosen, rest))
+
+
+def merge_params(trainable: Any, frozen: Any) -> Any:
+    """The nested dict of both parts' leaves."""
+    flat = flax.traverse_util.flatten_dict(trainable, sep="/") | flax.traverse_util.flatten_dict(frozen, sep="/")
+    return flax.traverse_util.unflatten_dict(flat, sep="/")

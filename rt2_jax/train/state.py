@@ -1,0 +1,22 @@
+"""The state of a run: what a checkpoint must hold to go on exactly."""
+
+import dataclasses
+from typing import Any
+
+import jax
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """A pytree.
+
+    Attributes:
+        step: int32 scalar, updates done.
+        params: nested dict of arrays, the whole model.
+        opt_state: the optimizer's state, over the trainable parameters alone.
+    """
+
+    step: jax.Array
+    params: Any
+    opt_state: Any

@@ -1,0 +1,42 @@
+import dataclasses
+import math
+
+import pytest
+
+from rt2_jax.actions import ARM, ActionSpace, arm_space
+from rt2_jax.errors import UserError
+
+
+def test_arm_is_rt2s_order_with_rt1s_bounds():
+    assert ARM.names == ("terminate", "dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")
+    assert ARM.low == (0, -1, -1, -1, -math.pi / 2, -math.pi / 2, -math.pi / 2, -1)
+    assert ARM.high == (1, 1, 1, 1, math.pi / 2, math.pi / 2, math.pi / 2, 1)
+    assert ARM.width == 8
+
+
+def test_json_round_trip():
+    space = arm_space(0.04, 0.3)
+    assert ActionSpace.from_json(space.to_json()) == space
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"low": (0.0,)}, "1 low"),
+        ({"names": ("dx", *ARM.names[1:])}, "terminate"),
+        ({"high": (1.0, -1.0, *ARM.high[2:])}, "'dx'"),
+        ({"high": (*ARM.high[:7], math.nan)}, "'gripper'"),
+        ({"low": (*ARM.low[:7], -math.inf)}, "'gripper'"),
+    ],
+)
+def test_a_bad_space_is_refused_by_name(change, named):
+    with pytest.raises(UserError, match=named):
+        dataclasses.replace(ARM, **change)
+
+
+def test_malformed_json_is_refused():
+    fields = ARM.to_json()
+    with pytest.raises(UserError, match="units"):
+        ActionSpace.from_json({key: fields[key] for key in ("names", "low", "high")})
+    with pytest.raises(UserError, match="low"):
+        ActionSpace.from_json(fields | {"low": 3})
