@@ -38,7 +38,7 @@ class ActionBins:
         if self.decoding not in DECODINGS:
             raise UserError(f"action bins: decoding {self.decoding!r} is unknown; choose one of {', '.join(DECODINGS)}")
         if not 2 <= self.num_bins <= 256:
-            raise UserError(f"action bins: num_bins is {self.num_bins}; choose 2 to 256, the integers that are one token")
+            raise UserError(f"action bins: num_bins is {self.num_bins}; choose 2 to 256, the integers of one token")
         for name in ("continue_token", "terminate_token"):
             value = getattr(self, name)
             if not 0 <= value < self.num_bins:
@@ -157,6 +157,6 @@ class ActionBins:
             raise UserError(f"action: dtype {array.dtype}, needs {wanted}; convert it first")
         if array.ndim == 0 or array.shape[-1] != self.width:
             raise UserError(
-                f"action: shape {array.shape}, needs {self.width} numbers last ({' '.join(self.space.names)}); reshape it"
+                f"action: shape {array.shape}, needs {self.width} numbers last ({' '.join(self.space.names)}); reshape"
             )
         return array

@@ -37,7 +37,7 @@ class ActionSpace:
             raise UserError(f"action space: the first dimension must be 'terminate', not {self.names[:1]}; reorder it")
         for name, low, high in zip(self.names, self.low, self.high, strict=True):
             if not (math.isfinite(low) and math.isfinite(high) and low < high):
-                raise UserError(f"action space: bounds of {name!r} are [{low}, {high}]; give finite ones with low < high")
+                raise UserError(f"action space: bounds of {name!r} are [{low}, {high}]; give finite low < high")
 
     @property
     def width(self) -> int:

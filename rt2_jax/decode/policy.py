@@ -14,7 +14,7 @@ from rt2_jax.inputs.batch import prompt_tokens
 from rt2_jax.inputs.images import check_image, resize_image
 from rt2_jax.models.backbone import Backbone, Params
 from rt2_jax.tokens.action_text import bins_of_tokens
-from rt2_jax.tokens.grammar import Grammar
+from rt2_jax.tokens.grammar import Grammar, build_grammar
 from rt2_jax.tokens.vocabulary import Vocabulary
 
 PROMPTS = {"action": prompts.robot_prompt, "plan": prompts.plan_prompt}
@@ -66,11 +66,12 @@ class Policy:
         top_k: int = 0,
         top_p: float = 1.0,
     ):
-        if len(grammar.token_class) != vocabulary.size or grammar.action_width != bins.width:
+        if len(grammar.token_class) != vocabulary.size:
             raise UserError(
-                f"the grammar is of {len(grammar.token_class)} tokens and {grammar.action_width}-bin actions, vocabulary "
-                f"and bins have {vocabulary.size} and {bins.width}; build it from them"
+                f"the grammar is of {len(grammar.token_class)} tokens, the vocabulary of {vocabulary.size}; rebuild it"
             )
+        if build_grammar(vocabulary, bins.allowed).sha256 != grammar.sha256:
+            raise UserError("the grammar is not that of this vocabulary and these bins; build it from them")
         self.backbone = backbone
         self.params = params
         self.vocabulary = vocabulary
@@ -116,10 +117,8 @@ class Policy:
             logprob=samples.logprob,
         )
 
-    def answer(
-        self, images: np.ndarray, texts: Sequence[str], max_len: int, rng: jax.Array | None = None
-    ) -> list[str]:
-        """Free text for each frame and prompt, as in captioning and VQA: the whole vocabulary, `max_len` tokens at most.
+    def answer(self, images: np.ndarray, texts: Sequence[str], max_len: int, rng: jax.Array | None = None) -> list[str]:
+        """Free text for each frame and prompt, as for captions and VQA: the whole vocabulary, at most `max_len` tokens.
 
         Args:
             images: uint8[B, H, W, 3] or uint8[B, N, H, W, 3].
@@ -158,7 +157,7 @@ class Policy:
         return samples
 
     def _sampler(self, mode: str, max_len: int) -> Sampler:
-        # One sampler a length would do, but a mode's own check of max_len is worth the entry.
+        # By mode too, because each checks `max_len` against its own least length.
         key = (mode, max_len)
         if key not in self._samplers:
             self._samplers[key] = make_sampler(self.backbone, self.grammar, max_len, modes=(mode,), **self._sampling)
@@ -168,13 +167,13 @@ class Policy:
         """uint8[B, N, size, size, 3] of the caller's images."""
         if not isinstance(images, np.ndarray) or images.ndim not in (4, 5):
             shape = getattr(images, "shape", type(images).__name__)
-            raise UserError(f"images: {shape}, needs a numpy array uint8[B, H, W, 3] or uint8[B, N, H, W, 3]; add an axis")
+            raise UserError(f"images: {shape}, needs numpy uint8[B, H, W, 3] or uint8[B, N, H, W, 3]; add an axis")
         if len(images) != count or not count:
             raise UserError(f"{len(images)} images for {count} texts; give at least one, and one text each")
         stacks = images[:, None] if images.ndim == 4 else images
         wanted = self.backbone.config.num_images
         if stacks.shape[1] != wanted:
-            raise UserError(f"images: {stacks.shape[1]} a row, the model takes {wanted}; stack uint8[B, {wanted}, H, W, 3]")
+            raise UserError(f"images: {stacks.shape[1]} a row, the model takes {wanted}; stack [B, {wanted}, H, W, 3]")
         check_image(stacks[0, 0], "images")
         return np.stack([np.stack([resize_image(image, self.image_size) for image in stack]) for stack in stacks])
 

@@ -130,16 +130,15 @@ def make_sampler(
             logits, cache = backbone.decode_step(params, encoded, carry["cache"], carry["token"], index)
             if logits.shape[-1] != len(token_class):
                 raise UserError(
-                    f"the model has {logits.shape[-1]} tokens, the vocabulary {len(token_class)}; use the ones it was trained with"
+                    f"the model has {logits.shape[-1]} tokens, the vocabulary {len(token_class)}; "
+                    "load the vocabulary it was trained with"
                 )
             allowed = allowed_tokens(state, max_len - index)
             token, logprob = choose(logits, allowed, jax.random.fold_in(rng, index))
-            token = jnp.where(done, _PAD, token)
-            after = jnp.asarray(next_state)[state, jnp.asarray(token_class)[token]]
-            state = jnp.where(done, state, after)
+            state = jnp.where(done, state, jnp.asarray(next_state)[state, jnp.asarray(token_class)[token]])
             # An EOS that must come next is written at once: an action costs `width` model calls, not one more.
             closing = ~done & jnp.asarray(ends_next)[state] & (index + 1 < max_len)
-            tokens = samples.tokens.at[:, index].set(token)
+            tokens = samples.tokens.at[:, index].set(jnp.where(done, samples.tokens[:, index], token))
             tokens = tokens.at[:, index + 1].set(jnp.where(closing, _EOS, _PAD), mode="drop")
             state = jnp.where(closing, grammar.end, state)
             return {
@@ -161,15 +160,19 @@ def make_sampler(
 
 
 def _truncate(logits: jax.Array, top_k: int, top_p: float) -> jax.Array:
-    """float32[B, V] with what top-k and top-p leave out at the forbidden logit; the likeliest token always stays."""
+    """float32[B, V] with what top-k, then top-p, leave out at the forbidden logit; the likeliest token always stays.
+
+    Of equal logits the lowest ids stay, so that exactly k tokens do.
+    """
+    if not top_k and top_p == 1.0:
+        return logits
+    order = jnp.argsort(logits, axis=-1, descending=True)
+    ordered = jnp.take_along_axis(logits, order, axis=-1)
     if top_k:
-        worst = jax.lax.top_k(logits, min(top_k, logits.shape[-1]))[0][:, -1:]
-        logits = jnp.where(logits >= worst, logits, _FORBIDDEN_LOGIT)
+        ordered = jnp.where(jnp.arange(logits.shape[-1]) < top_k, ordered, _FORBIDDEN_LOGIT)
     if top_p < 1.0:
-        ordered = jnp.sort(logits, axis=-1, descending=True)
         probability = jax.nn.softmax(ordered)
         # A token stays while those before it sum to less than top_p.
-        kept = jnp.cumsum(probability, axis=-1) - probability < top_p
-        worst = jnp.min(jnp.where(kept, ordered, jnp.inf), axis=-1, keepdims=True)
-        logits = jnp.where(logits >= worst, logits, _FORBIDDEN_LOGIT)
-    return logits
+        before = jnp.cumsum(probability, axis=-1) - probability
+        ordered = jnp.where(before < top_p, ordered, _FORBIDDEN_LOGIT)
+    return jnp.put_along_axis(logits, order, ordered, axis=-1, inplace=False)

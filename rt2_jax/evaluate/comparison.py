@@ -1,4 +1,4 @@
-"""Several reports side by side: the ablation scratch, fine-tune, co-fine-tune (RT-2, section 4.3), or any other runs."""
+"""Several reports side by side: the ablation scratch, fine-tune, co-fine-tune (RT-2, section 4.3), or any others."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from rt2_jax.evaluate.page import escape, legend, panel, section, table
 from rt2_jax.evaluate.sections import interval_words, percent, pooled, rows_of
 from rt2_jax.evaluate.statistics import wilson_interval
 
-MAX_REPORTS = 6
+MAX_REPORTS = plots.COLOURS
 _GROUP_ROWS = {"seen": "Seen tasks", "unseen": "Unseen, pooled", "emergent": "Emergent, pooled"}
 
 
@@ -70,7 +70,7 @@ def compare(reports: Mapping[str, Mapping[str, Any]]) -> Comparison:
     """
     if not 2 <= len(reports) <= MAX_REPORTS:
         raise UserError(
-            f"comparing takes 2 to {MAX_REPORTS} reports, got {len(reports)}; give that many report.json files"
+            f"comparing takes 2 to {MAX_REPORTS} reports, not {len(reports)}; give so many report.json files"
         )
     lines: list[Line] = []
     for group, label in _GROUP_ROWS.items():
@@ -110,7 +110,7 @@ def comparison_section(comparison: Comparison) -> str:
         for line in lines:
             label, _, detail = line.label.partition(": ")
             marks = tuple(
-                plots.Mark(f"s{index}", cell.value, cell.interval, f"{name}: {percent(cell.value)} of {cell.trials}")
+                plots.Mark(f"s{index}", cell.value, cell.interval, f"{name}: {percent(cell.value)}, n = {cell.trials}")
                 for index, (name, cell) in enumerate(zip(comparison.names, line.cells, strict=True))
             )
             rows.append(plots.Row(label, detail, marks))
@@ -120,9 +120,10 @@ def comparison_section(comparison: Comparison) -> str:
         ("", *(escape(name) for name in comparison.names)),
         [(escape(line.label), *(_words(cell) for cell in line.cells)) for line in comparison.lines],
     )
+    listing = f"<details><summary>The same in numbers</summary>{panel(body)}</details>"
     about = (
-        "Whiskers are 95% Wilson intervals: runs whose whiskers overlap much are not told apart by these episodes. For "
-        "orientation, the paper's unseen average on real robots: 5B from scratch 9%, fine-tuned 42%, co-fine-tuned 44%; "
-        "55B fine-tuned 52%, co-fine-tuned 63%."
+        "Whiskers are 95% Wilson intervals: runs whose whiskers overlap much are not told apart by these episodes. "
+        "For orientation, the paper's unseen average on real robots: 5B from scratch 9%, fine-tuned 42%, "
+        "co-fine-tuned 44%; 55B fine-tuned 52%, co-fine-tuned 63%."
     )
-    return section("Side by side", about, panel(signs, plot), panel(body), anchor="comparison")
+    return section("Side by side", about, panel(signs, plot), listing, anchor="comparison")

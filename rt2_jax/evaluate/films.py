@@ -5,12 +5,14 @@ what was decoded there, which an animated GIF or WebP cannot do.
 """
 
 import base64
+import collections
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
-from rt2_jax.evaluate.results import Film
+from rt2_jax.evaluate.results import CONTROLS, Film
 
 # WebP pictures end at 16383 pixels; a longer episode keeps every n-th frame and its last one.
 MAX_FRAMES = 64
@@ -51,15 +53,27 @@ def data_url(data: bytes, kind: str = "image/webp") -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
-def choose_films(films: list[Film], count: int) -> list[Film]:
-    """At most `count` films, with successes and failures, splits, skills and controls all represented.
+def choose_films(films: Sequence[Film], count: int) -> list[Film]:
+    """At most `count` films, as varied as they come, in the order given.
 
-    Groups of the same (split, skill, control, success) take turns in order of their first film, so a small count
-    still shows every kind there is before it shows any kind twice.
+    Films are taken one by one; each time the one whose split, skill, outcome and control have been shown least, so that
+    a few films already show every split, successes and failures. Controls get a small share: they are the footnotes.
     """
-    groups: dict[tuple[str, str, str | None, bool], list[Film]] = {}
-    for film in films:
-        groups.setdefault((film.split, film.skill, film.control, film.outcome.success), []).append(film)
-    rounds = max((len(group) for group in groups.values()), default=0)
-    in_turn = [group[turn] for turn in range(rounds) for group in groups.values() if turn < len(group)]
-    return in_turn[:count]
+    used: collections.Counter[object] = collections.Counter()
+    left, chosen = list(range(len(films))), []
+    while left and len(chosen) < count:
+
+        def shown(index: int) -> tuple[float, int]:
+            film = films[index]
+            control = 2.0 * used[film.control] if film.control else 0.0
+            return control + used[film.split] + used[film.skill] + used[film.split, film.outcome.success], index
+
+        best = min(left, key=shown)
+        film = films[best]
+        used.update((film.split, film.skill, (film.split, film.outcome.success)))
+        if film.control:
+            # One control counts as several: the next one waits until the policy's own films have caught up.
+            used.update(dict.fromkeys(CONTROLS, 4))
+        left.remove(best)
+        chosen.append(best)
+    return [films[index] for index in sorted(chosen)]

@@ -1,10 +1,14 @@
 """The page around the report's sections: one HTML file that opens anywhere, offline."""
 
 import html
+import importlib.resources
 import re
 from collections.abc import Iterable
 
-from rt2_jax.evaluate.style import CSS, SCRIPT
+
+def _asset(name: str) -> str:
+    return importlib.resources.files("rt2_jax.evaluate").joinpath(name).read_text(encoding="utf-8")
+
 
 # Everything that could make a browser ask a network for something.
 _EXTERNAL = re.compile(
@@ -63,8 +67,8 @@ def render_page(title: str, head: str, sections: Iterable[str], foot: str) -> st
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width,initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>{escape(title)}</title>\n<style>{_asset('page.css')}</style>\n</head>\n<body>\n<main>\n"
         f'<header><button id="theme" type="button" aria-label="Change the colour theme">Theme</button>{head}</header>\n'
         + "\n".join(part for part in sections if part)
-        + f"\n<footer>{foot}</footer>\n</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
+        + f"\n<footer>{foot}</footer>\n</main>\n<script>{_asset('page.js')}</script>\n</body>\n</html>\n"
     )

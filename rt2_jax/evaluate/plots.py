@@ -6,9 +6,12 @@ from collections.abc import Sequence
 
 from rt2_jax.evaluate import svg
 
+# Colours for series in the page's style: classes s0, line-0, name-0 and so on.
+COLOURS = 8
 _LABEL_WIDTH = 168.0
-_VALUE_WIDTH = 96.0
-_WIDTH = 860.0
+_VALUE_WIDTH = 60.0
+_CHANGE_WIDTH = 112.0
+_WIDTH = 940.0
 _BAR, _THIN_BAR, _BAR_GAP, _ROW_GAP = 14.0, 8.0, 3.0, 13.0
 
 
@@ -50,7 +53,7 @@ class Row:
     @property
     def height(self) -> float:
         if not self.marks:
-            return 22.0
+            return 30.0
         bars = sum((_THIN_BAR if mark.thin else _BAR) + _BAR_GAP for mark in self.marks)
         return bars + (11.0 if self.references else 0.0) + _ROW_GAP
 
@@ -102,22 +105,27 @@ def _bars(row: Row, top: float, scale: float) -> list[str]:
     return drawn
 
 
+def _percent_axis(scale: float, top: float, bottom: float) -> list[str]:
+    """Lines and labels at every quarter from 0 to 100%."""
+    drawn: list[str] = []
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        x = _LABEL_WIDTH + scale * tick
+        kind = "axis" if tick == 0 else "grid"
+        drawn.append(svg.element("path", d=f"M{x:.1f},{top:.1f}V{bottom:.1f}", class_=kind))
+        drawn.append(svg.text(x, bottom + 18, _percent(tick), class_="tick", text_anchor="middle"))
+    return drawn
+
+
 def rate_plot(rows: Sequence[Row], label: str) -> str:
     """Horizontal bars from 0 to 100% with whiskers, a row a group of bars; headings between them."""
     scale = _WIDTH - _LABEL_WIDTH - _VALUE_WIDTH
     top, bottom = 8.0, 26.0
     height = top + sum(row.height for row in rows) + bottom
-    drawn: list[str] = []
-    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
-        x = _LABEL_WIDTH + scale * tick
-        drawn.append(
-            svg.element("path", d=f"M{x:.1f},{top}V{height - bottom:.1f}", class_="axis" if tick == 0 else "grid")
-        )
-        drawn.append(svg.text(x, height - 8, _percent(tick), class_="tick", text_anchor="middle"))
+    drawn = _percent_axis(scale, top, height - bottom)
     y = top
     for row in rows:
         if not row.marks:
-            drawn.append(svg.text(0, y + 13, row.label, class_="heading"))
+            drawn.append(svg.text(0, y + 18, row.label, class_="heading"))
         else:
             anchor = y + (7.0 if row.marks[0].thin else 11.0)
             drawn.append(svg.text(_LABEL_WIDTH - 12, anchor, row.label, class_="label", text_anchor="end"))
@@ -142,16 +150,10 @@ class Change:
 
 def change_plot(changes: Sequence[Change], label: str) -> str:
     """A line a skill: a ring where the reference stands, a dot where this checkpoint does, a band between them."""
-    scale = _WIDTH - _LABEL_WIDTH - _VALUE_WIDTH
+    scale = _WIDTH - _LABEL_WIDTH - _CHANGE_WIDTH
     step, top, bottom = 38.0, 8.0, 26.0
     height = top + step * len(changes) + bottom
-    drawn: list[str] = []
-    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
-        x = _LABEL_WIDTH + scale * tick
-        drawn.append(
-            svg.element("path", d=f"M{x:.1f},{top}V{height - bottom:.1f}", class_="axis" if tick == 0 else "grid")
-        )
-        drawn.append(svg.text(x, height - 8, _percent(tick), class_="tick", text_anchor="middle"))
+    drawn = _percent_axis(scale, top, height - bottom)
     for index, change in enumerate(changes):
         y = top + step * index + step / 2
         drawn.append(svg.text(_LABEL_WIDTH - 12, y, change.label, class_="label", text_anchor="end"))
@@ -167,17 +169,16 @@ def change_plot(changes: Sequence[Change], label: str) -> str:
             note = svg.tooltip(f"this checkpoint: {change.after:.1%}")
             drawn.append(svg.element("circle", note, cx=after, cy=y, r=5.5, class_="after"))
         words = " → ".join("–" if value is None else _percent(value) for value in (change.before, change.after))
-        drawn.append(svg.text(_WIDTH - _VALUE_WIDTH + 18, y + 4.2, words, class_="value"))
+        drawn.append(svg.text(_WIDTH - _CHANGE_WIDTH + 18, y + 4.2, words, class_="value"))
     return svg.drawing(_WIDTH, height, label, drawn)
 
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """A named line; `points` are (x, y) with x rising. A `faint` curve is background, drawn behind the others."""
+    """A named line; `points` are (x, y) with x rising."""
 
     name: str
     points: tuple[tuple[float, float], ...]
-    faint: bool = False
 
 
 def _count(value: float) -> str:
@@ -202,7 +203,7 @@ def _spread(places: Sequence[float], gap: float, low: float, high: float) -> lis
 
 def curve_plot(curves: Sequence[Curve], label: str, y_name: str, x_name: str = "step") -> str:
     """Lines over a common x, named at their right ends; y starts at 0 where that costs less than half of the height."""
-    left, right, top, bottom, height = 52.0, 150.0, 22.0, 36.0, 300.0
+    left, right, top, bottom, height = 52.0, 190.0, 22.0, 36.0, 300.0
     points = [point for curve in curves for point in curve.points if all(map(math.isfinite, point))]
     low_x, high_x = min(x for x, _ in points), max(x for x, _ in points)
     low_y, high_y = min(y for _, y in points), max(y for _, y in points)
@@ -228,9 +229,10 @@ def curve_plot(curves: Sequence[Curve], label: str, y_name: str, x_name: str = "
     drawn.append(svg.text(0, 11, y_name, class_="faint small"))
     ends = [place(*curve.points[-1])[1] for curve in curves]
     for index, (curve, name_y) in enumerate(zip(curves, _spread(ends, 14.0, top, height - bottom), strict=True)):
-        kind = "curve faint-curve" if curve.faint else f"curve line-{index % 6}"
         finite = [place(*point) for point in curve.points if all(map(math.isfinite, point))]
-        drawn.append(svg.element("path", svg.tooltip(curve.name), d=svg.polyline(finite), class_=kind))
+        drawn.append(
+            svg.element("path", svg.tooltip(curve.name), d=svg.polyline(finite), class_=f"curve line-{index % COLOURS}")
+        )
         words = f"{curve.name} {curve.points[-1][1]:.3g}"
-        drawn.append(svg.text(_WIDTH - right + 9, name_y + 4, words, class_=f"small name-{index % 6}"))
+        drawn.append(svg.text(_WIDTH - right + 9, name_y + 4, words, class_=f"small name-{index % COLOURS}"))
     return svg.drawing(_WIDTH, height, label, drawn)

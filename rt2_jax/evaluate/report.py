@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rt2_jax.errors import UserError
-from rt2_jax.evaluate import details, sections
+from rt2_jax.evaluate import background, film_cards, held_out, sections
 from rt2_jax.evaluate.comparison import Comparison, comparison_section
 from rt2_jax.evaluate.films import choose_films
 from rt2_jax.evaluate.page import escape, render_page
@@ -67,27 +67,28 @@ def report_page(
 ) -> str:
     """The page of one report; `films`, training `curves` and a `comparison` have their sections where given."""
     checkpoint = report["checkpoint"]
+    size = f"{escape(checkpoint['model'])}, {checkpoint['parameters'] / 1e6:,.1f}M parameters"
+    bundle = f"bundle <code>{escape(checkpoint['sha256'][:12])}</code>"
     step = "" if checkpoint["step"] is None else f" · step {checkpoint['step']:,}"
     head = (
         f'<div class="over">Evaluation · rt2_jax</div><h1>{escape(report["title"])}</h1>'
         f'<p class="lead">{escape(sections.lead(report))}</p>'
-        f'<div class="meta">{escape(checkpoint["model"])}, {checkpoint["parameters"] / 1e6:,.1f}M parameters{step} · bundle '
-        f"<code>{escape(checkpoint['sha256'][:12])}</code> · {escape(report['created'])}</div>{sections.headline(report)}"
+        f'<div class="meta">{size}{step} · {bundle} · {escape(report["created"])}</div>{sections.headline(report)}'
     )
     body = [
         sections.generalisation(report),
         sections.by_skill(report),
-        details.episodes(films),
-        details.web(report),
-        details.actions(report),
+        film_cards.episodes(films),
+        held_out.web(report),
+        held_out.actions(report),
         comparison_section(comparison) if comparison else "",
-        details.training(curves),
+        background.training(curves),
         sections.numbers(report),
-        details.provenance(report),
+        background.provenance(report),
     ]
     foot = (
-        "Made by <code>rt2 eval</code>. The same numbers, and every episode's seed, are in <code>report.json</code> beside "
-        "this page."
+        "Made by <code>rt2 eval</code>. The same numbers, with every episode's seed, are in <code>report.json</code> "
+        "beside this page."
     )
     return render_page(report["title"], head, body, foot)
 
@@ -105,7 +106,7 @@ def _fitting_page(
     """The page with as many of the films as fit `limit` bytes, fewest dropped."""
     count = len(films)
     while True:
-        page = report_page(report, choose_films(list(films), count), curves, comparison)
+        page = report_page(report, choose_films(films, count), curves, comparison)
         if len(page.encode()) <= limit or count == 0:
             return page
         count = count * 3 // 4

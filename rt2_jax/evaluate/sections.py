@@ -11,7 +11,6 @@ CONTROL_LABELS: dict[str, str] = {
     "wrong_instruction": "control: told to do something else",
     "other_image": "control: shown another scene",
 }
-_GROUP_NAMES = {"seen": "seen", "unseen": "unseen", "emergent": "emergent", "other": "other"}
 _NOT_COMPARABLE = (
     "Diamonds and rings are the RT-2 paper's figures for <em>real robots in real kitchens</em>: they are here for "
     "orientation and cannot be compared with a simulated table."
@@ -48,6 +47,11 @@ def rows_of(report: Mapping[str, Any], control: str | None, group: str | None = 
     ]
 
 
+def _series(group: str) -> str:
+    """The colour class of a group of splits."""
+    return "policy" if group == "seen" else group
+
+
 def _note(name: str, row: Mapping[str, Any]) -> str:
     return (
         f"{name}: {row['successes']} of {row['episodes']} ({percent(row['rate'])}, 95% interval "
@@ -79,21 +83,22 @@ def headline(report: Mapping[str, Any]) -> str:
     ):
         total = pooled(rows_of(report, None, group))
         if total is not None:
-            small = f"{total['successes']} of {total['episodes']} episodes, 95% interval {interval_words(total['interval'])}"
+            counts = f"{total['successes']} of {total['episodes']} episodes"
+            small = f"{counts}, 95% interval {interval_words(total['interval'])}"
             cards.append(_card(name, percent(total["rate"]), tone, total["rate"], total["interval"], small))
-    for control, name in (("wrong_instruction", "Told wrong"), ("other_image", "Shown another scene")):
+    for control, name in (("wrong_instruction", "Wrong instruction"), ("other_image", "Wrong picture")):
         total = pooled(rows_of(report, control))
         if total is not None:
             small = f"control, low is right: {total['successes']} of {total['episodes']} episodes"
             cards.append(_card(name, percent(total["rate"]), "control-a", total["rate"], total["interval"], small))
+    web_cards: list[str] = []
     for score in report["web"]:
         metric = score["metrics"][0]
         if metric["unit"] == "fraction" and metric["value"] is not None:
             small = f"{metric['name']}, {score['examples']} held-out questions"
-            cards.append(
-                _card(score["skill"], percent(metric["value"]), "good", metric["value"], metric["interval"], small)
-            )
-    return f'<div class="cards">{"".join(cards)}</div>' if cards else ""
+            name = score["skill"].capitalize()
+            web_cards.append(_card(name, percent(metric["value"]), "good", metric["value"], metric["interval"], small))
+    return "".join(f'<div class="cards">{"".join(group)}</div>' for group in (cards, web_cards) if group)
 
 
 def lead(report: Mapping[str, Any]) -> str:
@@ -103,18 +108,16 @@ def lead(report: Mapping[str, Any]) -> str:
         total = pooled(rows_of(report, None, group))
         if total is not None:
             parts.append(f"{percent(total['rate'])} of {words}")
-    episodes = sum(row["episodes"] for row in report["summary"])
-    if not parts:
-        total = pooled(rows_of(report, None))
-        parts = [f"{percent(total['rate'])} of the episodes"] if total else []
+    everything = pooled(rows_of(report, None))
+    if everything is None:
+        return "Held-out frames and questions; no episodes were run."
+    parts = parts or [f"{percent(everything['rate'])} of them"]
     wrong = pooled(rows_of(report, "wrong_instruction"))
     listening = (
         f" Told to do something else, it still did the task {percent(wrong['rate'])} of the time." if wrong else ""
     )
-    if not parts:
-        return "Held-out frames and questions; no episodes were run."
     words = parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
-    return f"In {episodes} closed-loop episodes the policy succeeds in {words}.{listening}"
+    return f"In {everything['episodes']} closed-loop episodes the policy succeeds in {words}.{listening}"
 
 
 def generalisation(report: Mapping[str, Any]) -> str:
@@ -133,7 +136,7 @@ def generalisation(report: Mapping[str, Any]) -> str:
                 control = row["control"]
                 name = CONTROL_LABELS.get(control, "policy")
                 name += ", planning first" if row["mode"] == "plan" else ""
-                series = control or {"unseen": "unseen", "emergent": "emergent", "other": "other"}.get(group, "policy")
+                series = control or _series(group)
                 controls += [control] if control and control not in controls else []
                 episodes = max(episodes, row["episodes"])
                 marks.append(
@@ -152,14 +155,17 @@ def generalisation(report: Mapping[str, Any]) -> str:
             rows.append(plots.Row(facts.label, f"{episodes} episodes", tuple(marks), signs))
     if not rows:
         return ""
-    entries = [("policy", "this policy, with 95% Wilson interval")]
+    groups = dict.fromkeys(reference.split_facts(row["split"]).group for row in rows_of(report, None))
+    entries = [(_series(group), f"policy, {group}") for group in reference.GROUPS if group in groups]
     entries += [(control, CONTROL_LABELS[control]) for control in controls]
     if has_paper:
         entries += [
             ("paper dia", f"paper, real robot: {reference.RT2_PALI_X}"),
             ("ring", f"paper, real robot: {reference.RT1}"),
         ]
-    about = "Success is judged where the episode ends. " + (_NOT_COMPARABLE if has_paper else "")
+    about = "Whiskers are 95% Wilson intervals; success is judged where the episode ends. " + (
+        _NOT_COMPARABLE if has_paper else ""
+    )
     plot = plots.rate_plot(rows, "Success rate per split")
     return section("How far it generalises", about, panel(legend(entries), plot), anchor="generalisation")
 
@@ -179,11 +185,10 @@ def by_skill(report: Mapping[str, Any]) -> str:
                 [r for r in results if r["skill"] == skill and reference.split_facts(r["split"]).group == group]
             )
             if total is not None:
-                series = "policy" if group == "seen" else group
-                note = _note(f"{skill}, {_GROUP_NAMES[group]}", total)
-                marks.append(plots.Mark(series, total["rate"], total["interval"], note))
+                note = _note(f"{skill}, {group}", total)
+                marks.append(plots.Mark(_series(group), total["rate"], total["interval"], note))
         rows.append(plots.Row(skill.replace("_", " "), "", tuple(marks)))
-    entries = [("policy" if group == "seen" else group, _GROUP_NAMES[group]) for group in groups]
+    entries = [(_series(group), group) for group in groups]
     plot = plots.rate_plot(rows, "Success rate per skill")
     about = "Bars pool the splits of a group; the table below them has every split."
     return section(
@@ -202,9 +207,8 @@ def _matrix(results: Sequence[Mapping[str, Any]], skills: Sequence[str]) -> str:
                 cells.append("<td></td>")
                 continue
             small = f"{found['successes']}/{found['episodes']} · {interval_words(found['interval'])}"
-            deep = " deep" if found["rate"] > 0.7 else ""
             cells.append(
-                f'<td><span class="cell{deep}" style="--v:{found["rate"]:.2f}">{percent(found["rate"])}'
+                f'<td><span class="cell" style="--v:{found["rate"]:.2f}">{percent(found["rate"])}'
                 f"<small>{small}</small></span></td>"
             )
         body.append(f'<tr><th class="row">{escape(reference.split_facts(split).label)}</th>{"".join(cells)}</tr>')
@@ -230,4 +234,5 @@ def numbers(report: Mapping[str, Any]) -> str:
         return ""
     head = ("Split", "Skill", "What was run", "Successes", "Rate", "95% interval", "Stopped itself", "Mean steps")
     body = panel(table(head, rows, frozenset({3, 4, 5, 6, 7})))
-    return section("Every episode count", "", body, anchor="numbers")
+    listing = f"<details><summary>Show all {len(rows)} rows</summary>{body}</details>"
+    return section("Every count", "", listing, anchor="numbers")

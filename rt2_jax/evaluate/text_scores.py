@@ -6,6 +6,7 @@ import string
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _LOCATION = re.compile(r"\s*(\d{1,2})\s+(\d{1,2})\s*\.?\s*")
+_DETECTION = re.compile(r"\s*(\S.*?)\s+(\d{1,2})\s+(\d{1,2})\s*\.?\s*", re.DOTALL)
 
 
 def normalise(text: str) -> str:
@@ -34,6 +35,19 @@ def token_f1(answer: str, target: str) -> float:
 
 
 def parse_location(text: str) -> tuple[int, int] | None:
-    """``"x y"``, integers 0..99 in percent of the frame from left and from top; None where the text is anything else."""
+    """``"x y"``, integers 0..99 in percent of the frame from left and top; None where the text is anything else."""
     match = _LOCATION.fullmatch(text)
     return (int(match[1]), int(match[2])) if match else None
+
+
+def parse_detections(text: str) -> dict[str, tuple[int, int]]:
+    """``"blue ball 34 56; number 3 50 50"`` -> name -> place, in percent of the frame from left and top.
+
+    Parts that are not a name and two integers of 0..99 are passed over; of a repeated name the first place counts.
+    """
+    found: dict[str, tuple[int, int]] = {}
+    for part in text.split(";"):
+        match = _DETECTION.fullmatch(part)
+        if match:
+            found.setdefault(normalise(match[1]), (int(match[2]), int(match[3])))
+    return found

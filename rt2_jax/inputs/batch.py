@@ -61,7 +61,7 @@ def target_tokens(vocabulary: Vocabulary, text: str, length: int) -> tuple[np.nd
 def _padded(ids: Sequence[int], length: int, what: str, text: str) -> np.ndarray:
     if len(ids) > length:
         shown = text if len(text) <= 60 else text[:57] + "..."
-        raise UserError(f"{what} {shown!r} has {len(ids)} tokens, the limit is {length}; shorten it or raise {what}_len")
+        raise UserError(f"{what} {shown!r} has {len(ids)} tokens, the limit is {length}; cut it or raise {what}_len")
     row = np.zeros(length, np.int32)
     row[: len(ids)] = ids
     return row

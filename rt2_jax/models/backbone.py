@@ -16,7 +16,10 @@ Params = Any  # nested dict of float32 arrays
 
 
 class Backbone(Protocol):
-    """A vision-language model as pure functions. B batch, N images, T prompt, L target, S encoder tokens, V vocabulary."""
+    """A vision-language model as pure functions.
+
+    B batch, N images, T prompt, L target, S encoder tokens, V vocabulary.
+    """
 
     config: ModelConfig
 
@@ -27,9 +30,19 @@ class Backbone(Protocol):
         """Tree like the parameters' whose leaves are tuples of logical axis names (see parallel/rules.py)."""
 
     def logits(
-        self, params: Params, images: jax.Array, prompt: jax.Array, target: jax.Array, *, dropout_rng: jax.Array | None = None
+        self,
+        params: Params,
+        images: jax.Array,
+        prompt: jax.Array,
+        target: jax.Array,
+        *,
+        dropout_rng: jax.Array | None = None,
     ) -> jax.Array:
-        """Teacher-forced logits float32[B, L, V] of uint8[B, N, H, W, 3], int32[B, T], int32[B, L]; shifts right inside."""
+        """Teacher-forced logits float32[B, L, V].
+
+        Takes images uint8[B, N, H, W, 3], prompt int32[B, T], target int32[B, L], and shifts right inside: row i sees
+        target[:, :i]. A ``dropout_rng`` switches dropout on.
+        """
 
     def encode(self, params: Params, images: jax.Array, prompt: jax.Array) -> Encoded:
         """The encoder's output for uint8[B, N, H, W, 3] and int32[B, T]."""
@@ -40,9 +53,10 @@ class Backbone(Protocol):
     def decode_step(
         self, params: Params, encoded: Encoded, cache: Any, token: jax.Array, index: jax.Array
     ) -> tuple[jax.Array, Any]:
-        """Logits float32[B, V] of the token after int32[B] ``token``, which stands at position ``index`` (one for all rows).
+        """Logits float32[B, V] of the token after ``token`` int32[B], and the cache with ``token`` in it.
 
-        The first token is the pad, at index 0. An index of max_len or more would overwrite the last place.
+        ``token`` stands at position ``index``, one integer for all rows. The first token is the pad, at index 0; an
+        index of max_len or more would overwrite the last place.
         """
 
 
@@ -60,7 +74,7 @@ class PaliBackbone:
     def logical_axes(self) -> Any:
         """See `Backbone.logical_axes`."""
         boxed = jax.eval_shape(self._boxed, jax.ShapeDtypeStruct((2,), jnp.uint32))
-        return jax.tree.map(lambda box: tuple(box.names), boxed, is_leaf=lambda leaf: isinstance(leaf, nn.meta.AxisMetadata))
+        return jax.tree.map(lambda box: tuple(box.names), boxed, is_leaf=_is_box)
 
     def logits(self, params, images, prompt, target, *, dropout_rng=None):
         """See `Backbone.logits`."""
@@ -85,11 +99,7 @@ class PaliBackbone:
         config = self.config
         images = jnp.zeros((1, config.num_images, config.image_size, config.image_size, 3), jnp.uint8)
         ids = jnp.full((1, 1), PAD_ID, jnp.int32)
-        return self._init(rng, images, ids, ids)["params"]
-
-    @functools.cached_property
-    def _init(self):
-        return jax.jit(self._module.init)  # op by op it would take a minute; inside another jit this one dissolves
+        return _jitted_init(config)(rng, images, ids, ids)["params"]
 
     def _check_images(self, images) -> None:
         size, count = self.config.image_size, self.config.num_images
@@ -98,6 +108,16 @@ class PaliBackbone:
                 f"images are {images.dtype}{list(images.shape)} but model {self.config.name} takes "
                 f"uint8[B, {count}, {size}, {size}, 3]; resize them, or change image_size or num_images of its config"
             )
+
+
+@functools.cache
+def _jitted_init(config: ModelConfig):
+    # Op by op it would take a minute; inside another jit this one dissolves. The scan compiles one block, not all.
+    return jax.jit(Pali(config.replace(scan_unroll=False)).init)
+
+
+def _is_box(leaf: Any) -> bool:
+    return isinstance(leaf, nn.meta.AxisMetadata)
 
 
 def make_backbone(config: ModelConfig) -> Backbone:

@@ -82,14 +82,22 @@ class ModelConfig:
 
     def __post_init__(self):
         vision, text = self.vision, self.text
-        _require(self.image_size % vision.patch_size == 0,
-                 f"image_size {self.image_size} is no multiple of patch_size {vision.patch_size}")
+        _require(
+            self.image_size % vision.patch_size == 0,
+            f"image_size {self.image_size} is no multiple of patch_size {vision.patch_size}",
+        )
         if vision.stem_patches:
-            _require(math.prod(vision.stem_patches) == vision.patch_size,
-                     f"stem_patches {vision.stem_patches} must multiply to patch_size {vision.patch_size}")
-            _require(len(vision.stem_patches) == 1 or vision.stem_width > 0,
-                     f"stem_width {vision.stem_width} must be positive for the stages of {vision.stem_patches}")
-        _require(self.compute_dtype in COMPUTE_DTYPES, f"compute_dtype {self.compute_dtype!r} is none of {COMPUTE_DTYPES}")
+            _require(
+                math.prod(vision.stem_patches) == vision.patch_size,
+                f"stem_patches {vision.stem_patches} must multiply to patch_size {vision.patch_size}",
+            )
+            _require(
+                len(vision.stem_patches) == 1 or vision.stem_width > 0,
+                f"stem_width {vision.stem_width} must be positive for the stages of {vision.stem_patches}",
+            )
+        _require(
+            self.compute_dtype in COMPUTE_DTYPES, f"compute_dtype {self.compute_dtype!r} is none of {COMPUTE_DTYPES}"
+        )
         _require(self.remat in REMAT, f"remat {self.remat!r} is none of {REMAT}")
         _require(text.activation in ACTIVATIONS, f"activation {text.activation!r} is none of {ACTIVATIONS}")
         for owner, rate in (("vision", vision.dropout_rate), ("text", text.dropout_rate)):
@@ -112,7 +120,8 @@ class ModelConfig:
         tree = dict(tree)
         vision = dict(tree.pop("vision", {}))
         vision["stem_patches"] = tuple(vision.get("stem_patches", ()))
-        return _build(cls, {**tree, "vision": _build(VitConfig, vision), "text": _build(TextConfig, tree.pop("text", {}))})
+        text = _build(TextConfig, tree.pop("text", {}))
+        return _build(cls, {**tree, "vision": _build(VitConfig, vision), "text": text})
 
     def replace(self, **changes: Any) -> "ModelConfig":
         """A copy with fields changed, those of ``vision`` and ``text`` included by giving a dict for them."""
@@ -125,7 +134,7 @@ class ModelConfig:
 def _build(kind: type, tree: Mapping[str, Any]) -> Any:
     fields = dataclasses.fields(kind)
     unknown = sorted(set(tree) - {field.name for field in fields})
-    _require(not unknown, f"model field {unknown[:1]} is not one of {kind.__name__}'s; is the file from a newer version?")
+    _require(not unknown, f"{kind.__name__} has no field {unknown[:1]}; is the file from a newer version?")
     required = {field.name for field in fields if field.default is dataclasses.MISSING}
     missing = sorted(required - set(tree))
     _require(not missing, f"{kind.__name__} lacks the field {missing[:1]}; add it")

@@ -20,8 +20,8 @@ HEADS_OUT = nn.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=(-
 class Cache:
     """What a decoder remembers of a batch: K and V of each layer, compute dtype.
 
-    key, value: [layers, B, max_len, H, D] of the tokens decoded so far; cross_key, cross_value: [layers, B, S, H, D] of the
-    encoder's output, computed once. max_len is the most tokens this cache can decode.
+    key, value: [layers, B, max_len, H, D] of the tokens decoded so far; max_len is the most tokens this cache can take.
+    cross_key, cross_value: [layers, B, S, H, D] of the encoder's output, computed once.
     """
 
     key: jax.Array
@@ -39,7 +39,8 @@ def make_attention(config: TextConfig, dtype: jnp.dtype) -> Attention:
     """T5's attention: no biases, no scaling of the query."""
     return Attention(
         config.heads, config.head_dim, config.width, dtype,
-        kernel_init=HEADS_IN, query_init=query_init(config.head_dim), out_init=HEADS_OUT, dropout_rate=config.dropout_rate,
+        kernel_init=HEADS_IN, query_init=query_init(config.head_dim), out_init=HEADS_OUT,
+        dropout_rate=config.dropout_rate,
     )  # fmt: skip
 
 
@@ -60,7 +61,7 @@ class GatedMlp(nn.Module):
 
 
 def layer_bias(block: nn.Module, mask, buckets):
-    """``mask`` plus the block's own relative bias where the model has one a layer (``buckets`` is None where it has not)."""
+    """``mask`` plus the block's own relative bias; ``buckets`` None: the stack shares one, already in ``mask``."""
     return mask if buckets is None else mask + block.relative_bias(buckets)
 
 
@@ -115,7 +116,7 @@ class DecoderBlock(nn.Module):
         return carry, self.cross_attention.keys_values(encoded)
 
     def step(self, x, key, value, cross_key, cross_value, bias, buckets, cross_bias, index):
-        """One layer on the token at ``index``: x[B, 1, width], this layer's cache; gives its K and V [B, 1, H, D] back."""
+        """One layer on the token at ``index``: x[B, 1, width], the layer's cache; gives its K and V [B, 1, H, D] too."""
         y = self.norm_self_attention(x)
         new_key, new_value = self.self_attention.keys_values(y)
         key = jax.lax.dynamic_update_slice_in_dim(key, new_key, index, axis=1)
@@ -141,11 +142,13 @@ class Encoder(nn.Module):
     def __call__(self, x, mask):
         config = self.config
         length = x.shape[1]
-        buckets = _buckets(config, length, bidirectional=True)[jnp.arange(length)[None] - jnp.arange(length)[:, None]
-                                                               + length - 1]
+        positions = jnp.arange(length)
+        relative = positions[None] - positions[:, None]
+        buckets = _buckets(config, length, bidirectional=True)[relative + length - 1]
         bias = padding_bias(mask)
         if not config.per_layer_bias:
-            bias, buckets = bias + RelativeBias(config.relative_buckets, config.heads, name="relative_bias")(buckets), None
+            shared = RelativeBias(config.relative_buckets, config.heads, name="relative_bias")
+            bias, buckets = bias + shared(buckets), None
         methods = {"__call__": (nn.broadcast, nn.broadcast)}
         blocks = stacked(EncoderBlock, config.encoder_layers, methods, remat=self.remat, unroll=self.unroll)
         dropout = Dropout(config.dropout_rate)
@@ -204,7 +207,7 @@ class Decoder(nn.Module):
         return self.norm(x), cache
 
     def _bias(self, query_positions, length: int):
-        """Causal mask and relative bias of the queries over ``length`` keys, and the buckets where layers have their own."""
+        """Causal mask and shared bias over ``length`` keys; the buckets too if layers have tables of their own."""
         config = self.config
         relative = jnp.arange(length)[None] - query_positions[:, None]
         bias = jnp.where(relative > 0, MASKED, 0.0)[None, None]

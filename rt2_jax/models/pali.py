@@ -1,4 +1,4 @@
-"""PaLI's wiring (arXiv 2209.06794, 3.1; 2305.18565, 3.1): patch tokens of every image, then the prompt, into the encoder."""
+"""PaLI's wiring (arXiv 2209.06794, 3.1; 2305.18565, 3.1): the patch tokens of every image, then the prompt, encoded."""
 
 import flax.linen as nn
 import flax.struct
@@ -16,7 +16,7 @@ PAD_ID = 0  # padding of prompts and targets, and the decoder's first input
 
 @flax.struct.dataclass
 class Encoded:
-    """The encoder's output: hidden [B, S, width] in the compute dtype, mask bool[B, S], False where the prompt is padding."""
+    """The encoder's output: hidden [B, S, width] in the compute dtype; mask bool[B, S], False on padding."""
 
     hidden: jax.Array
     mask: jax.Array

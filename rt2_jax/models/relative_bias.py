@@ -12,8 +12,9 @@ from rt2_jax.models.layers import axes
 def buckets_by_distance(max_length: int, num_buckets: int, max_distance: int, bidirectional: bool) -> np.ndarray:
     """int32[2 * max_length - 1]: bucket of key - query, at index key - query + max_length - 1 (arXiv 1910.10683, 2.1).
 
-    Half of the buckets hold one distance each, the rest grow logarithmically up to ``max_distance``, beyond which all share the last.
-    ``bidirectional`` gives keys after the query their own half; otherwise they share bucket 0 (and are masked anyway).
+    Half of the buckets hold one distance each, the rest grow logarithmically up to ``max_distance``, beyond which all
+    share the last. ``bidirectional`` gives keys after the query their own half; otherwise they share bucket 0 (they are
+    masked anyway).
     """
     relative = np.arange(-(max_length - 1), max_length)
     offset = np.zeros_like(relative)

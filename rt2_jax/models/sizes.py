@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from rt2_jax.errors import UserError
+from rt2_jax.models.backbone import make_backbone
 from rt2_jax.models.config import ModelConfig, TextConfig, VitConfig
 
 VIT_G = VitConfig(patch_size=14, width=1664, layers=48, heads=16, head_dim=104, mlp=8192)
@@ -94,10 +95,6 @@ def count(tree) -> int:
 
 def param_count(config: ModelConfig) -> dict[str, int]:
     """Parameters by part ("vision", "projection", "text") and in "total"; nothing is allocated."""
-    from rt2_jax.models.backbone import make_backbone
-
     shapes = jax.eval_shape(make_backbone(config).init, jax.ShapeDtypeStruct((2,), np.uint32))
-    counts = {
-        part: sum(count(shapes[group]) for group in groups if group in shapes) for part, groups in PARTS.items()
-    }
+    counts = {part: sum(count(shapes[group]) for group in groups if group in shapes) for part, groups in PARTS.items()}
     return {**counts, "total": count(shapes)}

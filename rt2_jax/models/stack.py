@@ -1,4 +1,4 @@
-"""A stack of equal blocks as one scan: parameters carry a leading axis "layers", and compile time is that of one block."""
+"""A stack of equal blocks as one scan: parameters get a leading axis "layers", compile time is that of one block."""
 
 from collections.abc import Mapping
 from typing import Any

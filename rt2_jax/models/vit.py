@@ -75,7 +75,8 @@ class Vit(nn.Module):
         x = images.astype(self.dtype)
         stages = config.stem_patches or (config.patch_size,)
         for i, size in enumerate(stages[:-1]):
-            x = nn.gelu(Linear(config.stem_width, self.dtype, ("patch", "stem"), LECUN, name=f"stem_{i}")(patches(x, size)))
+            stage = Linear(config.stem_width, self.dtype, ("patch", "stem"), LECUN, name=f"stem_{i}")
+            x = nn.gelu(stage(patches(x, size)))
         x = Linear(config.width, self.dtype, ("patch", "embed"), LECUN, name="patch_embedding")(patches(x, stages[-1]))
         x = x.reshape(x.shape[0], -1, config.width)
         position_init = axes(nn.initializers.normal(config.width**-0.5), "position", "embed")

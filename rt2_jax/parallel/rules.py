@@ -1,7 +1,7 @@
 """One table from logical axis names to mesh axes, and what follows from it: shardings and activation constraints.
 
-A parameter's axes are named by what they are ("embed", "heads"), an activation's with the prefix "activation_", for the
-same dimension is laid out differently in the two: parameters are cut along "embed" over fsdp, activations along the batch.
+A parameter's axes are named by what they are ("embed", "heads"), an activation's with the prefix "activation_", for one
+dimension is laid out differently in the two: fsdp cuts parameters along "embed" and activations along the batch.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ def mesh_axes(name: str | None) -> tuple[str, ...]:
 
 
 def partition_spec(axes: tuple[str | None, ...], mesh: Any) -> PartitionSpec:
-    """The PartitionSpec of an array whose dimensions carry the logical names ``axes``; mesh axes of size 1 are left out."""
+    """The PartitionSpec of an array whose dimensions carry the names ``axes``; mesh axes of size 1 are left out."""
     return PartitionSpec(*(_entry(a for a in mesh_axes(name) if mesh.shape.get(a, 1) > 1) for name in axes))
 
 
@@ -100,7 +100,7 @@ def partitioned(mesh: Mesh) -> Iterator[Mesh]:
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     """``x`` with a sharding constraint by logical axis names; ``x`` itself when no mesh is set or nothing is cut.
 
-    Activations have sizes that come with the request (a batch of one robot on a mesh of eight): a dimension keeps only the
+    Activations have sizes that come with the request (one robot's frame on a mesh of eight): a dimension keeps only the
     leading mesh axes that divide it.
     """
     mesh = jax.sharding.get_abstract_mesh()

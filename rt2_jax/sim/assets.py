@@ -59,7 +59,7 @@ def table_texture(environment: Environment, decals: tuple[Decal, ...]) -> np.nda
     return np.asarray(image)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def background(name: str) -> np.ndarray:
     """A bare table top, uint8[TEXTURE_SIZE, TEXTURE_SIZE, 3]; UserError for an unknown name."""
     if name not in _BASE:
@@ -141,7 +141,8 @@ class _UnitDraw:
         self.draw.ellipse(self.box(x - rx, y - ry, x + rx, y + ry), fill)
 
     def ring(self, x: float, y: float, radius: float, fill, width: float) -> None:
-        self.draw.ellipse(self.box(x - radius, y - radius, x + radius, y + radius), None, fill, round(width * self.side))
+        edge = self.box(x - radius, y - radius, x + radius, y + radius)
+        self.draw.ellipse(edge, None, fill, round(width * self.side))
 
     def polygon(self, points, fill) -> None:
         self.draw.polygon([(x * (self.side - 1), y * (self.side - 1)) for x, y in points], fill)

@@ -5,17 +5,16 @@ the prompt conventions of RT-2 and PaLI-X (RT-2, section 3.2).
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
-from rt2_jax.sim import catalog, lexicon, questions, skills
+from rt2_jax.sim import lexicon, questions, skills
 from rt2_jax.sim.lexicon import LANGUAGES, SURFACES, enumeration, phrase
 from rt2_jax.sim.questions import View
-from rt2_jax.sim.references import references, sums
-from rt2_jax.sim.sampling import ALL_DECALS, wide_scene
+from rt2_jax.sim.references import references
 from rt2_jax.sim.scene import Decal, Scene, SceneObject
-from rt2_jax.sim.wordings import MINUS, PLUS
+from rt2_jax.sim.wordings import DIRECTIONS, INSTRUCTIONS
 
 KINDS: tuple[str, ...] = ("detect", "locate", "vqa", "caption", "alt_text")
 # English and the rest: RT-2's instructions are English, its web data is not only that.
@@ -69,11 +68,14 @@ class Counts:
     alt_text: int = 1
 
 
+DEFAULT_COUNTS = Counts()
+
+
 def annotate(
     scene: Scene,
     positions: Mapping[str, tuple[float, float]],
     rng: np.random.Generator,
-    counts: Counts = Counts(),
+    counts: Counts = DEFAULT_COUNTS,
 ) -> list[Annotation]:
     """Draws annotations of a scene whose visible things are at `positions`.
 
@@ -137,7 +139,7 @@ def _locates(view: View, rng: np.random.Generator, count: int) -> list[Annotatio
     plain = [(locatable_name(thing), name) for name, thing in sorted(view.things.items())]
     by_category: dict[str, list[tuple[str, str]]] = {}
     for reference in references(view.scene):
-        if reference.name in view.things:
+        if reference.name in view.things and reference.anchor in (None, *view.things):
             by_category.setdefault(reference.category, []).append((reference.text, reference.name))
     asked: dict[str, str] = {}
     for _ in range(3 * count):
@@ -169,3 +171,30 @@ def _alt_text(view: View, rng: np.random.Generator) -> Annotation:
     words = caption(view, rng, lang).split()
     cut = int(rng.integers(1, len(words)))
     return Annotation("alt_text", lang, f"{cut}|{' '.join(words[:cut])}", " ".join(words[cut:]))
+
+
+def foreign_instruction(
+    scene: Scene, skill: str, target: int, reference: int | str | None, lang: str, wording: int = 0
+) -> str:
+    """An instruction in German, French or Spanish; `wording` counts modulo the skill's wordings."""
+    options = INSTRUCTIONS[lang][skill]
+    y = None
+    if skill in ("move_near", "place"):
+        y = phrase(lang, scene.objects[reference] if skill == "move_near" else scene.decals[reference])
+    direction = DIRECTIONS[lang][reference] if skill == "push" else ""
+    x = phrase(lang, scene.objects[target])
+    return options[wording % len(options)].format(x=x, y=y, direction=direction)
+
+
+def _translation(view: View, rng: np.random.Generator) -> tuple[str, str] | None:
+    """A question about language alone, as web text has them: what a foreign instruction means in English."""
+    scene, lang = view.scene, str(rng.choice(LANGUAGES[1:]))
+    skill = str(rng.choice(["reach", "pick", "move_near", "push", *["place"] * bool(scene.decals)]))
+    target, other = (int(index) for index in rng.permutation(len(scene.objects))[:2])
+    reference: int | str | None = {
+        "move_near": other,
+        "push": str(rng.choice(sorted(DIRECTIONS[lang]))),
+        "place": int(rng.integers(max(1, len(scene.decals)))),
+    }.get(skill)
+    foreign = foreign_instruction(scene, skill, target, reference, lang, int(rng.integers(2)))
+    return f'what does "{foreign}" mean?', skills.instructions(scene, skill, target, reference)[0]

@@ -1,5 +1,6 @@
 """The tabletop world as a gymnasium environment."""
 
+import string
 from typing import Any
 
 import gymnasium
@@ -8,13 +9,15 @@ import numpy as np
 from rt2_jax.errors import UserError
 from rt2_jax.sim import skills
 from rt2_jax.sim.scene import Scene, Task
+from rt2_jax.sim.splits import sample_task
 from rt2_jax.sim.world import World
 
 MAX_STEPS = 40
 # terminate; metres; radians; gripper. The action space's bounds, as in data/cards/tabletop.json.
 ACTION_LOW = np.array((0, -0.04, -0.04, -0.04, -0.3, -0.3, -0.3, -1), np.float32)
 ACTION_HIGH = np.array((1, 0.04, 0.04, 0.04, 0.3, 0.3, 0.3, 1), np.float32)
-_TEXT = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 .,;:!?'-"
+# What instructions are written with, in English and the other languages of the reasoning evaluation.
+_TEXT = string.ascii_letters + string.digits + " .,;:!?'-" + "àâäáåæçéèêëîïíìñôöóòøœùûüúßÀÂÄÁÇÉÈÊÎÖÓÜÚÑ¿¡"
 
 
 class TabletopEnv(gymnasium.Env):
@@ -62,8 +65,6 @@ class TabletopEnv(gymnasium.Env):
             return options["scene"], options["task"]
         if options:
             raise UserError(f"reset options {sorted(options)} must hold both 'scene' and 'task'")
-        from rt2_jax.sim.splits import sample_task  # here: splits is a user of this layer, not a part of it
-
         return sample_task("train", None, int(self.np_random.integers(2**31)))
 
     def step(self, action: np.ndarray):

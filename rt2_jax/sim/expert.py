@@ -9,17 +9,18 @@ import numpy as np
 
 from rt2_jax.sim import skills
 from rt2_jax.sim.catalog import DIRECTIONS
+from rt2_jax.sim.mjcf import FINGER_TRAVEL
 from rt2_jax.sim.scene import Scene, Task
 from rt2_jax.sim.skills import State
-from rt2_jax.sim.world import FINGER_TRAVEL, World
+from rt2_jax.sim.world import World
 
 MAX_MOVE = 0.04  # metres a step, per axis
 MAX_TURN = 0.3  # radians a step, per axis
 OPEN, CLOSE = -1.0, 1.0
-GRASP_Z = 0.013  # height of the grasp point when fingers close or push
+GRASP_Z = 0.012  # height of the grasp point when fingers close or push
 RELEASE_Z = 0.016
 REACH_Z = 0.035
-HOVER_Z = 0.062  # fingertips clear every object
+HOVER_Z = 0.068  # fingertips clear every object
 CARRY_Z = 0.085  # a carried object clears every other one
 LIFT_Z = 0.100
 _ALIGNED = 0.012  # metres of horizontal error under which the gripper may go down, and the fingers close
@@ -28,7 +29,7 @@ _HALF_FINGERS = 0.008  # half-width of the closed fingers
 
 
 def expert_action(world: World, task: Task) -> np.ndarray:
-    """The action to take now, float32[8] (terminate, metres, radians, gripper); terminate is 1 once the task is done."""
+    """The action to take now, float32[8] (terminate, metres, radians, gripper); terminate is 1 when it is done."""
     scene, state = world.scene, skills.read_state(world)
     match task.skill:
         case "reach":
@@ -68,7 +69,7 @@ def _travel(state: State, xy: np.ndarray, low: float, high: float, gripper: floa
     z = low if error < _ALIGNED else high
     if _ALIGNED <= error < _FUNNEL:
         z = min(max(state.xyz[2], low), high)
-    clearance = np.clip((state.xyz[2] - (high - 0.030)) / 0.015, 0.0, 1.0)
+    clearance = np.clip((state.xyz[2] - (high - 0.020)) / 0.015, 0.0, 1.0)
     lateral = MAX_MOVE if error < _FUNNEL else MAX_MOVE * float(clearance)
     return _action(state, xy, z, gripper, lateral)
 

@@ -48,7 +48,8 @@ def check_gl() -> str:
         mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50).free()
         context.free()
     except Exception as error:  # a GL stack fails in many types: ImportError, RuntimeError, AttributeError, GLError
-        raise UserError(f"MUJOCO_GL={backend} cannot render ({type(error).__name__}: {error}); {INSTALL_HINT}") from error
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"MUJOCO_GL={backend} cannot render ({reason}); {INSTALL_HINT}") from error
     return backend
 
 

@@ -40,9 +40,10 @@ _ADJECTIVES: dict[str, dict[str, tuple[str, str]]] = {
         "cyan": ("turquoise", "turquoise"), "black": ("noir", "noire"), "white": ("blanc", "blanche"),
     },
     "es": {
-        "red": ("rojo", "roja"), "green": ("verde", "verde"), "blue": ("azul", "azul"), "yellow": ("amarillo", "amarilla"),
-        "purple": ("morado", "morada"), "orange": ("naranja", "naranja"), "pink": ("rosa", "rosa"),
-        "cyan": ("turquesa", "turquesa"), "black": ("negro", "negra"), "white": ("blanco", "blanca"),
+        "red": ("rojo", "roja"), "green": ("verde", "verde"), "blue": ("azul", "azul"),
+        "yellow": ("amarillo", "amarilla"), "purple": ("morado", "morada"), "orange": ("naranja", "naranja"),
+        "pink": ("rosa", "rosa"), "cyan": ("turquesa", "turquesa"), "black": ("negro", "negra"),
+        "white": ("blanco", "blanca"),
     },
 }  # fmt: skip
 _GERMAN_COLORS: dict[str, str] = {
@@ -144,9 +145,17 @@ REGIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
 AND: dict[str, str] = {"en": "and", "de": "und", "fr": "et", "es": "y"}
 
 _GERMAN_A = {"m": ("ein", "einen"), "f": ("eine", "eine"), "n": ("ein", "ein")}
-_GERMAN_THE = {"m": ("der", "den", "dem", "vom"), "f": ("die", "die", "der", "von der"), "n": ("das", "das", "dem", "vom")}
+_GERMAN_THE = {
+    "m": ("der", "den", "dem", "vom"),
+    "f": ("die", "die", "der", "von der"),
+    "n": ("das", "das", "dem", "vom"),
+}
 # Endings after ein (nominative, accusative), after der (nominative, accusative, dative).
-_GERMAN_ENDINGS = {"m": ("er", "en", "e", "en", "en"), "f": ("e", "e", "e", "e", "en"), "n": ("es", "es", "e", "e", "en")}
+_GERMAN_ENDINGS = {
+    "m": ("er", "en", "e", "en", "en"),
+    "f": ("e", "e", "e", "e", "en"),
+    "n": ("es", "es", "e", "e", "en"),
+}
 
 
 def phrase(lang: str, thing: SceneObject | Decal | str) -> Phrase:

@@ -1,7 +1,7 @@
 """Things named by what they are like, not by their name: "smallest object", "number that is 1 plus 2".
 
-RT-2's reasoning evaluation (section 4.2) asks for such things in instructions; the web data teaches them by pointing and
-questions only, in the same words.
+RT-2's reasoning evaluation (section 4.2) asks for such things in instructions; the web data teaches them by pointing
+and questions only, in the same words.
 """
 
 import dataclasses
@@ -21,7 +21,8 @@ REASONING_CATEGORIES: tuple[str, ...] = ("size", "colour", "arithmetic")
 class Reference:
     """An expression (without its article) that fits exactly one thing of a scene.
 
-    `index` counts in `scene.decals` if `is_decal`, else in `scene.objects`.
+    `index` counts in `scene.decals` if `is_decal`, else in `scene.objects`. `anchor` is the name of the other thing
+    that the expression mentions, if any.
     """
 
     category: str
@@ -29,6 +30,7 @@ class Reference:
     name: str
     index: int
     is_decal: bool = False
+    anchor: str | None = None
 
 
 def references(scene: Scene) -> list[Reference]:
@@ -72,8 +74,8 @@ def object_on(scene: Scene, decal_index: int) -> int | None:
     return None
 
 
-def _object(scene: Scene, category: str, text: str, index: int) -> Reference:
-    return Reference(category, text, scene.objects[index].name, index)
+def _object(scene: Scene, category: str, text: str, index: int, anchor: str | None = None) -> Reference:
+    return Reference(category, text, scene.objects[index].name, index, anchor=anchor)
 
 
 def _by_size(scene: Scene) -> Iterator[Reference]:
@@ -89,16 +91,17 @@ def _by_colour(scene: Scene) -> Iterator[Reference]:
             continue
         same = objects_of_colour(scene, decal.value)
         if len(same) == 1:
-            yield _object(scene, "colour", f"object with the same colour as the {decal.name}", same[0])
+            yield _object(scene, "colour", f"object with the same colour as the {decal.name}", same[0], decal.name)
         for index in same:
             name = scene.objects[index].name
-            yield Reference("colour", f"zone with the same colour as the {name}", decal.name, decal_index, True)
+            text = f"zone with the same colour as the {name}"
+            yield Reference("colour", text, decal.name, decal_index, True, name)
     for color in sorted({thing.color for thing in scene.objects}):
         same = objects_of_colour(scene, color)
         if len(same) == 2:
             for index, other in (same, same[::-1]):
-                text = f"object with the same colour as the {scene.objects[other].name}"
-                yield _object(scene, "colour", text, index)
+                name = scene.objects[other].name
+                yield _object(scene, "colour", f"object with the same colour as the {name}", index, name)
 
 
 def _by_arithmetic(scene: Scene) -> Iterator[Reference]:
@@ -118,15 +121,15 @@ def _by_place(scene: Scene) -> Iterator[Reference]:
         on = object_on(scene, decal_index)
         name = f"portrait of {decal.name}" if decal.kind == "portrait" else decal.name
         if on is not None:
-            yield _object(scene, "place", f"object on the {name}", on)
+            yield _object(scene, "place", f"object on the {name}", on, decal.name)
         nearest = nearest_object(scene, decal.x, decal.y)
         if nearest is not None:
-            yield _object(scene, "place", f"object nearest to the {name}", nearest)
+            yield _object(scene, "place", f"object nearest to the {name}", nearest, decal.name)
     for index, thing in enumerate(scene.objects):
         nearest = nearest_object(scene, thing.x, thing.y, skip=index)
         if nearest is not None:
-            yield _object(scene, "place", f"object nearest to the {thing.name}", nearest)
+            yield _object(scene, "place", f"object nearest to the {thing.name}", nearest, thing.name)
     if scene.gripper is not None:
         nearest = nearest_object(scene, scene.gripper.x, scene.gripper.y)
         if nearest is not None and scene.gripper.z < 0.1:
-            yield _object(scene, "place", f"object nearest to the {GRIPPER}", nearest)
+            yield _object(scene, "place", f"object nearest to the {GRIPPER}", nearest, GRIPPER)

@@ -5,6 +5,7 @@ one `MjrContext` serves them all, and a new scene costs one texture upload inste
 """
 
 import dataclasses
+import weakref
 
 import numpy as np
 
@@ -24,7 +25,7 @@ _MAX_GEOMS = 200
 
 @dataclasses.dataclass(frozen=True)
 class Camera:
-    """A pinhole camera with square frames: position (metres), unit axes right / up / forward, vertical field of view."""
+    """A pinhole camera with square frames: position (metres), unit axes, vertical field of view (degrees)."""
 
     position: np.ndarray
     right: np.ndarray
@@ -79,6 +80,8 @@ class Canvas:
         except Exception as error:
             raise UserError(f"no headless OpenGL ({error}); {gl.INSTALL_HINT}") from error
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
+        # Left to the garbage collector, the context would be freed after the EGL module is gone, with a traceback.
+        self._free = weakref.finalize(self, _free, self._context, self._gl)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._scene = mujoco.MjvScene(model, _MAX_GEOMS)
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION, mujoco.mjtRndFlag.mjRND_HAZE):
@@ -107,7 +110,8 @@ class Canvas:
         mujoco.mjr_readPixels(self._pixels, None, self._rect, self._context)
         n = self.image_size
         quads = self._pixels[::-1].reshape(n, 2, n, 2, 3).astype(np.uint16)
-        return ((quads[:, 0, :, 0] + quads[:, 0, :, 1] + quads[:, 1, :, 0] + quads[:, 1, :, 1] + 2) >> 2).astype(np.uint8)
+        rows = quads[:, 0] + quads[:, 1]
+        return ((rows[:, :, 0] + rows[:, :, 1] + 2) >> 2).astype(np.uint8)
 
     def _add_blob(self, blob: Blob) -> None:
         c, s = np.cos(blob.yaw), np.sin(blob.yaw)
@@ -122,6 +126,11 @@ class Canvas:
         self._scene.ngeom += 1
 
     def close(self) -> None:
-        """Frees the GL context."""
-        self._context.free()
-        self._gl.free()
+        """Frees the GL context; at the interpreter's exit this happens by itself."""
+        self._free()
+
+
+def _free(context: mujoco.MjrContext, gl_context: mujoco.GLContext) -> None:
+    gl_context.make_current()
+    context.free()
+    gl_context.free()

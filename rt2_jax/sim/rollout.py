@@ -8,6 +8,7 @@ import dataclasses
 
 import numpy as np
 
+from rt2_jax.errors import UserError
 from rt2_jax.sim import skills
 from rt2_jax.sim.env import ACTION_HIGH, ACTION_LOW, MAX_STEPS
 from rt2_jax.sim.expert import expert_action
@@ -17,7 +18,7 @@ from rt2_jax.sim.world import World
 _DRIFT_XYZ = 0.030  # metres a disturbed step strays at most, per axis
 _DRIFT_RPY = 0.12  # radians
 _MAX_BURST = 3  # steps
-_WRONG_GRIPPER = 0.15  # share of disturbances that also command the opposite gripper state
+_WRONG_GRIPPER = 0.08  # share of disturbances that also command the opposite gripper state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +32,36 @@ class Episode:
     skill: str
     success: bool
     seed: int
+
+
+class Disturbance:
+    """Turns some of the expert's actions into disturbed ones: bursts of drift, now and then with the wrong gripper.
+
+    rng decides; `chance` is the probability, per undisturbed step, that a burst of 1 to 3 steps begins.
+    """
+
+    def __init__(self, rng: np.random.Generator, chance: float):
+        if not 0.0 <= chance <= 1.0:
+            raise UserError(f"noise {chance} is not a probability: choose 0 to 1")
+        self._rng = rng
+        self._chance = chance
+        self._left = 0
+        self._drift = np.zeros(8)
+
+    def apply(self, action: np.ndarray) -> np.ndarray:
+        """The action to execute, float32[8], in place of the expert's `action`; within the action space."""
+        if self._left == 0 and self._rng.random() < self._chance:
+            self._left = int(self._rng.integers(1, _MAX_BURST + 1))
+            self._drift = np.zeros(8)
+            self._drift[1:4] = self._rng.uniform(-_DRIFT_XYZ, _DRIFT_XYZ, 3)
+            self._drift[4:7] = self._rng.uniform(-_DRIFT_RPY, _DRIFT_RPY, 3)
+            if self._rng.random() < _WRONG_GRIPPER:
+                self._drift[7] = -2 * action[7]
+        if self._left == 0:
+            return action.copy()
+        self._left -= 1
+        half = np.array((1.0, *[0.5] * 6, 1.0))  # the expert still steers, at half its speed
+        return np.clip(action * half + self._drift, ACTION_LOW, ACTION_HIGH).astype(np.float32)
 
 
 def record_episode(
@@ -56,35 +87,17 @@ def record_episode(
     world = World(scene, image_size) if own else world
     if not own:
         world.reset(scene)
-    rng = np.random.default_rng(seed)
     start = skills.read_state(world)
+    disturbance = Disturbance(np.random.default_rng(seed), noise)
     images, actions = [], []
-    drift: np.ndarray | None = None
-    left = 0
     while len(actions) < max_steps:
         action = expert_action(world, task)
         images.append(world.render())
         actions.append(action)
         if action[0] >= 0.5:
             break
-        if left == 0 and rng.random() < noise:
-            drift, left = _disturbance(rng, action), int(rng.integers(1, _MAX_BURST + 1))
-        executed = action
-        if left > 0:
-            executed = np.clip(action * (1, *[0.5] * 6, 1) + drift, ACTION_LOW, ACTION_HIGH)
-            left -= 1
-        world.step(executed)
+        world.step(disturbance.apply(action))
     done = skills.success(scene, task, start, skills.read_state(world))
     if own:
         world.close()
     return Episode(np.stack(images), np.stack(actions), task.instruction, task.plan, task.skill, done, seed)
-
-
-def _disturbance(rng: np.random.Generator, action: np.ndarray) -> np.ndarray:
-    """What is added to half of the expert's motion during a burst, float64[8]."""
-    drift = np.zeros(8)
-    drift[1:4] = rng.uniform(-_DRIFT_XYZ, _DRIFT_XYZ, 3)
-    drift[4:7] = rng.uniform(-_DRIFT_RPY, _DRIFT_RPY, 3)
-    if rng.random() < _WRONG_GRIPPER:
-        drift[7] = -2 * action[7]
-    return drift

@@ -1,4 +1,4 @@
-"""Random scenes: which things lie on the table and where, and whether a skill can be done with them.
+"""Random scenes: which things lie on the table and where.
 
 Every function takes a `numpy.random.Generator` and is deterministic given its state. `wide_scene` draws from the whole
 catalogue (the web's images); `robot_scene` from the subset that demonstrations may show (RT-2, section 4.1, "seen").
@@ -18,19 +18,14 @@ from rt2_jax.sim.scene import Decal, Environment, GripperPose, Scene, SceneObjec
 OBJECT_GAP = 0.022
 # Free table between a decal's edge and anything that is not meant to lie on it, metres.
 DECAL_GAP = 0.006
-# What a task needs at its start, metres.
-MIN_MOVE_NEAR_DISTANCE = 0.09
-MIN_PLACE_DISTANCE = 0.08
-MIN_START_DISTANCE = 0.05
-PUSH_ROOM = 0.08
-# Free table behind a pushed object, where the gripper comes down, metres.
-PUSH_APPROACH = 0.045
+# Robot scenes keep this far between centres, metres, so that the gripper can come down around most objects and decals
+# (`skills.feasible` has the last word).
+ROBOT_OBJECT_DISTANCE = 0.072
+ROBOT_DECAL_DISTANCE = 0.077
 
 ALL_PAIRS: tuple[tuple[str, str], ...] = tuple(itertools.product(catalog.COLORS, catalog.SHAPES))
 ROBOT_PAIRS: tuple[tuple[str, str], ...] = tuple(
-    pair
-    for pair in itertools.product(catalog.ROBOT_COLORS, catalog.ROBOT_SHAPES)
-    if pair not in catalog.HELD_OUT_PAIRS
+    pair for pair in itertools.product(catalog.ROBOT_COLORS, catalog.ROBOT_SHAPES) if pair not in catalog.HELD_OUT_PAIRS
 )
 ALL_DECALS: tuple[tuple[str, str], ...] = (
     *(("zone", color) for color in catalog.ZONE_COLORS),
@@ -84,7 +79,8 @@ def draw_objects(
     others = [pair for pair in pairs if pair not in first]
     chosen = [others[int(i)] for i in rng.permutation(len(others))[: count - len(first)]]
     names = [*first, *chosen]
-    return [ObjectKind(color, shape, size) for (color, shape), size in zip(names, draw_sizes(rng, len(names)), strict=True)]
+    sizes = draw_sizes(rng, len(names))
+    return [ObjectKind(color, shape, size) for (color, shape), size in zip(names, sizes, strict=True)]
 
 
 def draw_decals(
@@ -98,17 +94,21 @@ def layout(
     rng: np.random.Generator,
     objects: Sequence[ObjectKind],
     decals: Sequence[DecalKind],
+    *,
     half_width: float = catalog.WORKSPACE,
+    object_distance: float = ROBOT_OBJECT_DISTANCE,
+    decal_distance: float = ROBOT_DECAL_DISTANCE,
 ) -> tuple[tuple[SceneObject, ...], tuple[Decal, ...]]:
     """Places decals, then objects, uniformly in the square `|x|, |y| <= half_width` without overlaps.
 
+    Objects' centres are at least `object_distance` from each other and `decal_distance` from decals' centres (metres).
     Raises RuntimeError when the square is too small for them.
     """
     for _ in range(_TRIES_PER_LAYOUT):
         placed_decals = _place_decals(rng, decals, half_width)
         if placed_decals is None:
             continue
-        placed = _place_objects(rng, objects, placed_decals, half_width)
+        placed = _place_objects(rng, objects, placed_decals, half_width, object_distance, decal_distance)
         if placed is not None:
             return placed, placed_decals
     raise RuntimeError(f"{len(objects)} objects and {len(decals)} decals do not fit a square of {2 * half_width:.2f} m")
@@ -154,46 +154,11 @@ def wide_scene(rng: np.random.Generator) -> Scene:
     most = 4 if half_width < catalog.WORKSPACE else 6
     count = min(most, int(rng.choice([2, 3, 4, 5, 6], p=[0.06, 0.12, 0.26, 0.28, 0.28])))
     objects = draw_objects(rng, count, ALL_PAIRS)
-    placed, decals = layout(rng, objects, _wide_decals(rng, objects, most // 2), half_width)
+    kinds = _wide_decals(rng, objects, most // 2)
+    placed, decals = layout(rng, objects, kinds, half_width=half_width, object_distance=0.0, decal_distance=0.0)
     placed = _put_on_zone(rng, placed, decals) if rng.random() < 0.5 else placed
     gripper = _wide_gripper(rng, placed) if rng.random() < 0.55 else None
     return Scene(placed, decals, _wide_environment(rng), gripper)
-
-
-def feasible(scene: Scene, skill: str, target: int, reference: int | str | None) -> bool:
-    """Whether `skill` can be done and is not done already: distances to cover, free room, nothing in the way.
-
-    `target` and `reference` are as in `scene.Task`. Raises ValueError for an unknown skill.
-    """
-    thing = scene.objects[target]
-    gripper = scene.gripper
-    if gripper is not None and math.hypot(gripper.x - thing.x, gripper.y - thing.y) < MIN_START_DISTANCE:
-        return False
-    match skill:
-        case "reach" | "pick":
-            return reference is None
-        case "move_near":
-            other = scene.objects[reference]
-            return reference != target and math.hypot(other.x - thing.x, other.y - thing.y) >= MIN_MOVE_NEAR_DISTANCE
-        case "place":
-            decal = scene.decals[reference]
-            return math.hypot(decal.x - thing.x, decal.y - thing.y) >= MIN_PLACE_DISTANCE and not _occupied(scene, decal, target)
-        case "push":
-            return _push_is_free(scene, target, catalog.DIRECTIONS[reference])
-    raise ValueError(f"unknown skill {skill!r}; known: {', '.join(catalog.SKILLS)}")
-
-
-def candidates(scene: Scene, skill: str) -> list[tuple[int, int | str | None]]:
-    """Every feasible (target, reference) of `skill` in `scene`."""
-    references: dict[str, Sequence[int | str | None]] = {
-        "reach": (None,),
-        "pick": (None,),
-        "move_near": range(len(scene.objects)),
-        "push": tuple(catalog.DIRECTIONS),
-        "place": range(len(scene.decals)),
-    }
-    pairs = itertools.product(range(len(scene.objects)), references[skill])
-    return [(target, reference) for target, reference in pairs if feasible(scene, skill, target, reference)]
 
 
 def _place_decals(rng: np.random.Generator, decals: Sequence[DecalKind], half_width: float) -> tuple[Decal, ...] | None:
@@ -213,7 +178,12 @@ def _place_decals(rng: np.random.Generator, decals: Sequence[DecalKind], half_wi
 
 
 def _place_objects(
-    rng: np.random.Generator, objects: Sequence[ObjectKind], decals: Sequence[Decal], half_width: float
+    rng: np.random.Generator,
+    objects: Sequence[ObjectKind],
+    decals: Sequence[Decal],
+    half_width: float,
+    object_distance: float,
+    decal_distance: float,
 ) -> tuple[SceneObject, ...] | None:
     placed: list[SceneObject] = []
     for kind in objects:
@@ -222,14 +192,17 @@ def _place_objects(
         free = np.ones(_POINTS_PER_TRY, bool)
         for other in placed:
             distance = np.hypot(points[:, 0] - other.x, points[:, 1] - other.y)
-            free &= distance >= radius + other.radius + OBJECT_GAP
+            free &= distance >= max(object_distance, radius + other.radius + OBJECT_GAP)
         for decal in decals:
-            outside = np.maximum(np.abs(points - [decal.x, decal.y]) - decal.size / 2, 0.0)
+            offset = points - [decal.x, decal.y]
+            outside = np.maximum(np.abs(offset) - decal.size / 2, 0.0)
             free &= np.hypot(outside[:, 0], outside[:, 1]) >= radius + DECAL_GAP
+            free &= np.hypot(offset[:, 0], offset[:, 1]) >= decal_distance
         if not free.any():
             return None
         x, y = points[free.argmax()]
-        placed.append(SceneObject(kind.color, kind.shape, kind.size, float(x), float(y), float(rng.uniform(-math.pi, math.pi))))
+        yaw = float(rng.uniform(-math.pi, math.pi))
+        placed.append(SceneObject(kind.color, kind.shape, kind.size, float(x), float(y), yaw))
     return tuple(placed)
 
 
@@ -264,14 +237,14 @@ def _wide_gripper(rng: np.random.Generator, objects: Sequence[SceneObject]) -> G
     where = rng.choice(["high", "low", "beside", "over"], p=[0.5, 0.15, 0.2, 0.15])
     if where in ("high", "low"):
         x, y = rng.uniform(-catalog.WORKSPACE, catalog.WORKSPACE, size=2)
-        z = rng.uniform(0.07, 0.15) if where == "high" else rng.uniform(0.05, 0.08)
+        z = rng.uniform(0.07, 0.14) if where == "high" else rng.uniform(0.03, 0.08)
         return GripperPose(float(x), float(y), float(z), yaw, closed)
     thing = objects[int(rng.integers(len(objects)))]
     if where == "over":
         return GripperPose(thing.x, thing.y, float(rng.uniform(0.03, 0.09)), yaw, -1.0)
     angle, distance = rng.uniform(-math.pi, math.pi), thing.radius + rng.uniform(0.02, 0.04)
     x, y = thing.x + distance * math.cos(angle), thing.y + distance * math.sin(angle)
-    return GripperPose(float(x), float(y), float(rng.uniform(0.05, 0.1)), yaw, closed)
+    return GripperPose(float(x), float(y), float(rng.uniform(0.03, 0.1)), yaw, closed)
 
 
 def _wide_environment(rng: np.random.Generator) -> Environment:
@@ -285,33 +258,5 @@ def _wide_environment(rng: np.random.Generator) -> Environment:
         light_azimuth=float(rng.uniform(-math.pi, math.pi)),
         camera_shift=(float(shift[0]), float(shift[1]), float(shift[2])),
         surround=str(rng.choice(list(catalog.SURROUNDS))),
-        clutter=int(rng.integers(0, 5)),
+        clutter=int(rng.integers(0, 7)),
     )
-
-
-def _occupied(scene: Scene, decal: Decal, target: int) -> bool:
-    """Whether another object's centre lies on the decal."""
-    return any(
-        max(abs(thing.x - decal.x), abs(thing.y - decal.y)) < decal.size / 2
-        for index, thing in enumerate(scene.objects)
-        if index != target
-    )
-
-
-def _push_is_free(scene: Scene, target: int, direction: tuple[float, float]) -> bool:
-    """Whether the object can slide `PUSH_ROOM` inside the workspace and the gripper can come down behind it."""
-    thing = scene.objects[target]
-    dx, dy = direction
-    end = (thing.x + PUSH_ROOM * dx, thing.y + PUSH_ROOM * dy)
-    if max(abs(end[0]), abs(end[1])) > catalog.WORKSPACE:
-        return False
-    behind = thing.radius + PUSH_APPROACH
-    for index, other in enumerate(scene.objects):
-        if index == target:
-            continue
-        along = (other.x - thing.x) * dx + (other.y - thing.y) * dy
-        across = abs((other.x - thing.x) * dy - (other.y - thing.y) * dx)
-        clear = other.radius + 0.01
-        if across < thing.radius + clear and -(behind + clear) < along < PUSH_ROOM + thing.radius + clear:
-            return False
-    return True

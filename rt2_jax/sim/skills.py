@@ -8,8 +8,9 @@ import dataclasses
 import numpy as np
 
 from rt2_jax.sim.catalog import DIRECTIONS, SUCCESS_RADIUS
+from rt2_jax.sim.mjcf import FINGER_TRAVEL, TIP_BELOW, object_half_height
 from rt2_jax.sim.scene import Decal, Scene, Task
-from rt2_jax.sim.world import FINGER_TRAVEL, TIP_BELOW, World, object_half_height
+from rt2_jax.sim.world import World
 
 LIFT_HEIGHT = 0.04  # metres an object must have risen to be picked
 PUSH_DISTANCE = 0.04  # metres an object must have moved to be pushed
@@ -18,8 +19,9 @@ PUSH_DISTANCE = 0.04  # metres an object must have moved to be pushed
 PUSH_LINE = 0.10
 PUSH_START = (-0.11, 0.05)
 _LOW = 0.012  # an object this close to its rest height (metres) lies on the table
-_OPEN = -0.3  # closedness below which the fingers touch nothing
+_OPEN = -0.5  # closedness below which the fingers touch nothing
 NEAR_GAP = 0.013  # metres between two objects that the expert leaves when it puts one near the other
+_CLEAR_START = 0.068  # a gripper that starts this high (metres) touches no object
 # Half-extents (metres) of the table area that the open fingers sweep around the grasp point.
 _FOOTPRINT = (0.052, 0.013)
 
@@ -125,7 +127,8 @@ def success(scene: Scene, task: Task, start: State, state: State) -> bool:
             return bool(held and item[2] - start.objects[t, 2] >= LIFT_HEIGHT)
         case "move_near":
             gap = np.linalg.norm(item[:2] - state.objects[task.reference, :2])
-            return bool(gap <= near_distance(scene, t, task.reference)) and is_low(scene, t, state) and _released(t, state)
+            near = gap <= near_distance(scene, t, task.reference)
+            return bool(near) and is_low(scene, t, state) and _released(t, state)
         case "push":
             moved = item[:2] - start.objects[t, :2]
             direction = np.array(DIRECTIONS[task.reference])
@@ -194,7 +197,7 @@ def _start_is_free(scene: Scene, objects: np.ndarray) -> bool:
     """Whether the gripper starts above everything, or in a gap."""
     pose = scene.gripper
     away = np.linalg.norm(objects[:, :2] - (pose.x, pose.y), axis=-1)
-    return pose.z >= 0.06 or bool((away > FINGER_TRAVEL + 0.04).all())
+    return pose.z >= _CLEAR_START or bool((away > FINGER_TRAVEL + 0.04).all())
 
 
 def _push_is_free(scene: Scene, objects: np.ndarray, task: Task) -> bool:

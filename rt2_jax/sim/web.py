@@ -9,16 +9,18 @@ import math
 
 import numpy as np
 
-from rt2_jax.sim.describe import Annotation, Counts, annotate
+from rt2_jax.sim.describe import DEFAULT_COUNTS, Annotation, Counts, annotate
 from rt2_jax.sim.lexicon import GRIPPER
+from rt2_jax.sim.mjcf import FINGER_TRAVEL
 from rt2_jax.sim.sampling import wide_scene
 from rt2_jax.sim.scene import Scene
-from rt2_jax.sim.world import FINGER_TRAVEL, World
+from rt2_jax.sim.world import World
 
 # Keeps web scenes apart from every split's (splits.py counts from 1).
 WEB_STREAM = 100
-# An object or decal counts as hidden when the gripper covers more of it than this.
-MOST_COVERED = 0.45
+# An object or decal counts as hidden when the gripper covers more of its middle than this: then less than half of its
+# pixels are left.
+MOST_COVERED = 0.8
 # The gripper's parts as boxes in its own frame: centre above the grasp point, half-extents (metres).
 _PALM = ((0.0, 0.0, 0.058), (0.046, 0.007, 0.007))
 _WRIST = ((0.0, 0.0, 0.086), (0.009, 0.009, 0.020))
@@ -42,7 +44,7 @@ class WebRenderer:
         self._image_size = image_size
         self._world: World | None = None
 
-    def example(self, seed: int, counts: Counts = Counts()) -> WebExample:
+    def example(self, seed: int, counts: Counts = DEFAULT_COUNTS) -> WebExample:
         """The web example of `seed`: the same for every process, order and machine with the same GL library."""
         rng = np.random.default_rng(np.random.SeedSequence([WEB_STREAM, seed]))
         scene = wide_scene(rng)
@@ -79,10 +81,10 @@ def visible_positions(world: World) -> dict[str, tuple[float, float]]:
     centres = world.object_positions()
     positions: dict[str, tuple[float, float]] = {}
     for thing, centre in zip(scene.objects, centres, strict=True):
-        _see(world, positions, thing.name, centre, _disc(centre, 0.8 * thing.radius))
+        _see(world, positions, thing.name, centre, disc(centre, 0.8 * thing.radius))
     for decal in scene.decals:
         centre = np.array([decal.x, decal.y, 0.0])
-        _see(world, positions, decal.name, centre, _square(centre, 0.4 * decal.size))
+        _see(world, positions, decal.name, centre, square(centre, 0.4 * decal.size))
     if scene.gripper is not None:
         point = world.gripper_pose()[0]
         _see(world, positions, GRIPPER, point, None)
@@ -120,14 +122,14 @@ def _see(
         positions[name] = (100.0 * float(x), 100.0 * float(y))
 
 
-def _disc(centre: np.ndarray, radius: float) -> np.ndarray:
+def disc(centre: np.ndarray, radius: float) -> np.ndarray:
     """Points of a horizontal disc, its middle included: float[17, 3]."""
     angles = np.arange(8) * math.pi / 4
     ring = np.stack([np.cos(angles), np.sin(angles), np.zeros(8)], axis=1)
     return centre + radius * np.concatenate([np.zeros((1, 3)), 0.5 * ring, ring])
 
 
-def _square(centre: np.ndarray, half: float) -> np.ndarray:
+def square(centre: np.ndarray, half: float) -> np.ndarray:
     """Points of a horizontal square: float[25, 3]."""
     steps = np.linspace(-half, half, 5)
     return centre + np.array([(x, y, 0.0) for x in steps for y in steps])

@@ -160,7 +160,7 @@ def marker_tokens(vocabulary: Vocabulary) -> list[int]:
         found.append(tokens[len(before) : -2])
         if tokens[: len(before)] != before or tokens[-2:] != tail or not found[-1] or found[-1] != found[0]:
             raise UserError(
-                f"vocabulary {vocabulary.path}: {ACTION_MARKER!r} has other tokens after {context!r} than at the start; "
+                f"vocabulary {vocabulary.path}: {ACTION_MARKER!r} has other tokens after {context!r} than alone; "
                 "use a vocabulary whose pieces do not cross spaces"
             )
     return found[0]

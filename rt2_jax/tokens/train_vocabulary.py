@@ -30,32 +30,39 @@ def train_vocabulary(corpus: Iterable[str], path: str | pathlib.Path, num_words:
         The checked vocabulary.
 
     Raises:
-        UserError: the corpus is empty, or the result fails the checks of `Vocabulary`.
+        UserError: the corpus is empty or has more characters than `num_words`, or the result fails `Vocabulary`'s
+            checks.
     """
     lines = [line for line in corpus if line.strip()]
     if not lines:
         raise UserError("vocabulary: the corpus is empty; give at least one line of text")
     symbols = [*EXTRA_IDS, *INTEGER_SYMBOLS]
     stream = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.Train(
-        sentence_iterator=iter(lines),
-        model_writer=stream,
-        model_type="bpe",
-        vocab_size=3 + len(symbols) + _BYTES + num_words,
-        hard_vocab_limit=False,
-        user_defined_symbols=symbols,
-        byte_fallback=True,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        character_coverage=1.0,
+    settings = {
+        "model_type": "bpe",
+        "vocab_size": 3 + len(symbols) + _BYTES + num_words,
+        "hard_vocab_limit": False,
+        "user_defined_symbols": symbols,
+        "byte_fallback": True,
+        "normalization_rule_name": "identity",
+        "remove_extra_whitespaces": False,
+        "character_coverage": 1.0,
         # One thread: sums in the training then come in one order, and so the file is the same each time.
-        num_threads=1,
-        pad_id=Vocabulary.pad_id,
-        eos_id=Vocabulary.eos_id,
-        unk_id=Vocabulary.unk_id,
-        bos_id=-1,
-        minloglevel=2,
-    )
+        "num_threads": 1,
+        "pad_id": Vocabulary.pad_id,
+        "eos_id": Vocabulary.eos_id,
+        "unk_id": Vocabulary.unk_id,
+        "bos_id": -1,
+        "minloglevel": 2,
+    }
+    try:
+        sentencepiece.SentencePieceTrainer.Train(sentence_iterator=iter(lines), model_writer=stream, **settings)
+    except RuntimeError as error:
+        characters = len(set("".join(lines)))
+        raise UserError(
+            f"vocabulary: num_words is {num_words}, the corpus has {characters} characters, each a piece; raise it "
+            f"({error})"
+        ) from error
     path = pathlib.Path(path)
     vocabulary = Vocabulary(stream.getvalue(), path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -81,7 +81,7 @@ class Vocabulary:
         return self._processor.DecodeIds(kept)
 
     def piece(self, token: int) -> str:
-        """The piece of one token id, with SentencePiece's mark U+2581 for a space; for error messages and inspection."""
+        """The piece of one token id, with U+2581 for a space; for error messages and inspection."""
         return self._processor.IdToPiece(int(token))
 
     def _text_ids(self) -> np.ndarray:

@@ -23,6 +23,7 @@ OPTIMIZERS = ("adafactor", "adamw")
 SCHEDULES = ("rsqrt", "constant", "cosine")
 MESH_AXES = ("slice", "data", "fsdp", "tensor")
 FREEZE_WORDS = ("train", "frozen")
+OVERRIDE_PREFIX = "--config."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +82,6 @@ class TrainConfig:
     """One training run.
 
     Attributes:
-        run_dir: where everything of the run goes; a run found there is resumed.
         data_dir: holds ``prepared/<task>/<split>``.
         mixture: a mixture's name, or task -> weight.
         steps: the run's last step, counted from the first start.
@@ -105,10 +105,8 @@ class TrainConfig:
         eval_batches: validation batches of each task at an evaluation.
         keep: complete checkpoints kept.
         tensorboard: also write TensorBoard summaries through CLU.
-        debug_nans: stop at the first operation that makes a NaN; slow.
     """
 
-    run_dir: str
     data_dir: str
     mixture: str | dict[str, float]
     steps: int
@@ -133,7 +131,6 @@ class TrainConfig:
     checkpoint_every: int = 1000
     keep: int = 2
     tensorboard: bool = False
-    debug_nans: bool = False
 
     def to_json(self) -> str:
         """The whole config as indented JSON; `make_config` reads it back."""
@@ -141,7 +138,7 @@ class TrainConfig:
 
 
 def load_config(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> TrainConfig:
-    """Reads a config file and applies ``key=value`` overrides ("optimizer.learning_rate=1e-3"; values are JSON, or text).
+    """Reads a config file and applies overrides: "--config.optimizer.learning_rate=1e-3"; values are JSON, or text.
 
     Raises:
         UserError: no such file, no get_config(), or anything `make_config` refuses.
@@ -157,8 +154,9 @@ def load_config(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Trai
     fields = _plain(module.get_config())
     for override in overrides:
         key, separator, text = override.partition("=")
-        if not separator:
-            raise UserError(f"override {override!r} is not key=value; write it as optimizer.learning_rate=1e-3")
+        if not separator or not key.startswith(OVERRIDE_PREFIX):
+            raise UserError(f"argument {override!r} is unknown; set a config's value as --config.steps=100")
+        key = key.removeprefix(OVERRIDE_PREFIX)
         node = fields
         *parents, last = key.split(".")
         for parent in parents:
@@ -300,7 +298,7 @@ def _check(config: TrainConfig) -> None:
             "choose a divisor"
         )
     if isinstance(config.mixture, dict) and (not config.mixture or min(config.mixture.values()) <= 0):
-        raise UserError(f"config: mixture is {config.mixture!r}; give each task a weight above 0, and at least one task")
+        raise UserError(f"config: mixture is {config.mixture!r}; name one task at least, each weight above 0")
     for pattern, _ in config.freeze:
         try:
             re.compile(pattern)

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rt2_jax.errors import UserError
 from rt2_jax.models.backbone import Backbone
-from rt2_jax.parallel.rules import BATCH_AXES, batch_sharding, replicated, shardings
+from rt2_jax.parallel.rules import BATCH_AXES, batch_sharding, is_axes, replicated, shardings
 from rt2_jax.train.augment import augment
 from rt2_jax.train.config import TrainConfig
 from rt2_jax.train.losses import loss_sums
@@ -62,7 +62,7 @@ def make_program(config: TrainConfig, backbone: Backbone, num_tasks: int, mesh: 
     trainable = trainable_paths(shapes, config.freeze)
     train_shapes, _ = split_params(shapes, trainable)
     train_axes, _ = split_params(axes, trainable)
-    stacked = jax.tree.map(lambda names: names.index("layers") if "layers" in names else -1, train_axes, is_leaf=_is_axes)
+    stacked = jax.tree.map(_stacked_axis, train_axes, is_leaf=is_axes)
     optimizer, schedule = make_optimizer(config.optimizer, config.steps, stacked)
 
     param_shardings = shardings(axes, mesh, shapes)
@@ -154,8 +154,8 @@ def opt_state_shardings(opt_shapes: Tree, param_shapes: Tree, param_shardings: T
         names = {entry.name for entry in path if isinstance(entry, jax.tree_util.GetAttrKey)}
         # optax.scale_by_factored_rms sums rows over the largest dimension and columns over the second largest.
         for name, rank in (("v_row", -1), ("v_col", -2)):
-            if name in names and len(leaf.shape) == len(shape) - 1:
-                axis = int(np.argsort(shape)[rank])
+            axis = int(np.argsort(shape)[rank]) if len(shape) > 1 else 0
+            if name in names and leaf.shape == (*shape[:axis], *shape[axis + 1 :]):
                 return NamedSharding(mesh, PartitionSpec(*spec[:axis], *spec[axis + 1 :]))
         return replicated(mesh)
 
@@ -229,5 +229,6 @@ def _with_shardings(shapes: Tree, tree: Tree) -> Tree:
     return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, tree)
 
 
-def _is_axes(node: Any) -> bool:
-    return isinstance(node, tuple)
+def _stacked_axis(names: tuple[str | None, ...]) -> int:
+    """Where a parameter holds one layer after another, -1 when it holds one alone."""
+    return names.index("layers") if "layers" in names else -1

@@ -5,7 +5,16 @@ import math
 import numpy as np
 import pytest
 
-from rt2_jax.actions import ARM, DatasetCard, action_statistics, arm_space, card_from_json, card_to_json, load_card, save_card
+from rt2_jax.actions import (
+    ARM,
+    DatasetCard,
+    action_statistics,
+    arm_space,
+    card_from_json,
+    card_to_json,
+    load_card,
+    save_card,
+)
 from rt2_jax.errors import UserError
 
 

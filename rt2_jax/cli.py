@@ -1,0 +1,260 @@
+"""The command ``rt2``: data | train | eval | sample. Every verb imports what it needs when it runs."""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from rt2_jax.errors import UserError
+
+DESCRIPTION = """\
+RT-2 in JAX: vision-language-action models, co-fine-tuned on web and robot data.
+
+The main job, in four commands (make demo runs them with the sizes of a laptop):
+  rt2 data build   --data DATA                      write demonstrations (RLDS) and image-text data
+  rt2 data prepare --data DATA                      turn them into tokens, ready to be trained on
+  rt2 train --config configs/tabletop_demo.py --workdir RUN --config.data_dir=DATA
+  rt2 eval  --checkpoint RUN --data DATA --out REPORT
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line, its help included."""
+    parser = argparse.ArgumentParser(
+        prog="rt2", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    _add_data(verbs)
+    _add_train(verbs)
+    _add_eval(verbs)
+    _add_sample(verbs)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command line. Exit code 0 on success, 2 for what the user can mend, 130 when interrupted."""
+    arguments, rest = build_parser().parse_known_args(argv)
+    if rest and arguments.verb != "train":
+        build_parser().error(f"unrecognised arguments: {' '.join(rest)}")
+    arguments.rest = rest
+    try:
+        return arguments.run(arguments) or 0
+    except UserError as error:
+        print(f"rt2: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("rt2: interrupted", file=sys.stderr)
+        return 130
+
+
+def _verb(verbs, name: str, run, help_line: str, description: str) -> argparse.ArgumentParser:
+    parser = verbs.add_parser(
+        name,
+        help=help_line,
+        description=f"{help_line[0].upper()}{help_line[1:]}.\n\n{description}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _path(text: str) -> pathlib.Path:
+    return pathlib.Path(text).expanduser()
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
+# --- rt2 data ---------------------------------------------------------------------------------------------------------
+
+
+def _add_data(verbs) -> None:
+    data = verbs.add_parser("data", help="build, prepare and look at datasets")
+    kinds = data.add_subparsers(dest="kind", metavar="COMMAND", required=True)
+
+    build = _verb(
+        kinds, "build", _data_build, "write the tabletop datasets",
+        "Two datasets in TFDS layout: DATA/tabletop_robot, demonstrations of the scripted expert as RLDS episodes, and\n"
+        "DATA/tabletop_web, images with captions, questions and places from the wider world. An interrupted build goes\n"
+        "on where it stopped; the same arguments give the same bytes.",
+    )  # fmt: skip
+    build.add_argument("--data", type=_path, required=True, help="the folder to write to")
+    build.add_argument("--robot-episodes", type=int, default=2000, help="demonstrations for training (default 2000)")
+    build.add_argument("--web-images", type=int, default=20000, help="web images for training (default 20000)")
+    build.add_argument("--image-size", type=int, default=96, help="side of a frame in pixels (default 96)")
+    build.add_argument("--seed", type=int, default=0, help="another seed, other scenes (default 0)")
+    build.add_argument("--workers", type=int, default=2, help="rendering processes (default 2)")
+    build.add_argument("--overwrite", action="store_true", help="replace datasets built with other arguments")
+
+    prepare = _verb(
+        kinds, "prepare", _data_prepare, "turn datasets into tokens",
+        "Runs seqio tasks once and writes their examples to DATA/prepared as ArrayRecord, which training reads at any\n"
+        "position without TensorFlow.",
+    )  # fmt: skip
+    prepare.add_argument("--data", type=_path, required=True, help="the folder that rt2 data build wrote to")
+    prepare.add_argument("--tasks", type=_names, default=None, help="comma-separated tasks (default: all registered)")
+    prepare.add_argument("--vocabulary", type=_path, default=None, help="a SentencePiece model (default: the shipped one)")
+    prepare.add_argument("--task-modules", type=_names, default=[], help="modules that register tasks of your own")
+    prepare.add_argument("--overwrite", action="store_true", help="prepare again what is there")
+
+    inspect = _verb(
+        kinds, "inspect", _data_inspect, "count prepared examples and draw some of them",
+        "Prints a table of the tasks under DATA/prepared and writes a sheet of examples, each with its prompt and target.",
+    )  # fmt: skip
+    inspect.add_argument("--data", type=_path, required=True, help="the folder with prepared data")
+    inspect.add_argument("--tasks", type=_names, default=None, help="comma-separated tasks (default: all prepared)")
+    inspect.add_argument("--out", type=_path, default=None, help="where to write the sheet (default DATA/inspect.png)")
+
+    vocabulary = _verb(
+        kinds, "vocabulary", _data_vocabulary, "train the shipped SentencePiece vocabulary again",
+        "From the world's own corpus; the same corpus gives the same file.",
+    )  # fmt: skip
+    vocabulary.add_argument("--out", type=_path, required=True, help="the .model file to write")
+
+
+def _data_build(arguments) -> None:
+    from rt2_jax.data.build import build
+
+    build(
+        arguments.data,
+        robot_episodes=arguments.robot_episodes,
+        web_images=arguments.web_images,
+        image_size=arguments.image_size,
+        seed=arguments.seed,
+        workers=arguments.workers,
+        overwrite=arguments.overwrite,
+    )
+
+
+def _data_prepare(arguments) -> None:
+    from rt2_jax.data.prepare import prepare
+
+    prepare(
+        arguments.data,
+        tasks=arguments.tasks,
+        vocabulary=arguments.vocabulary,
+        task_modules=arguments.task_modules,
+        overwrite=arguments.overwrite,
+    )
+
+
+def _data_inspect(arguments) -> None:
+    from rt2_jax.data.inspect import inspect
+
+    print(inspect(arguments.data, tasks=arguments.tasks, out=arguments.out))
+
+
+def _data_vocabulary(arguments) -> None:
+    from rt2_jax.sim.describe import corpus
+    from rt2_jax.tokens.train_vocabulary import train_vocabulary
+
+    vocabulary = train_vocabulary(corpus(), arguments.out)
+    print(f"{arguments.out}: {vocabulary.num_pieces} pieces, sha256 {vocabulary.sha256}")
+
+
+# --- rt2 train --------------------------------------------------------------------------------------------------------
+
+
+def _add_train(verbs) -> None:
+    train = _verb(
+        verbs, "train", _train, "train a model by a config",
+        "A config is a Python file with get_config(); any of its values can be set on the command line:\n"
+        "  rt2 train --config configs/tabletop_demo.py --workdir runs/a --config.steps=100 --config.optimizer.name=adafactor\n"
+        "Run again with the same workdir to go on from its last checkpoint, on any number of hosts.\n"
+        "Exit code 42 means: stopped by SIGTERM with everything saved, start me again.",
+    )  # fmt: skip
+    train.add_argument("--config", required=True, help="the config file; --config.KEY=VALUE sets one of its values")
+    train.add_argument("--workdir", type=_path, required=True, help="checkpoints, metrics and the config go here")
+
+
+def _train(arguments) -> int:
+    from rt2_jax.train.config import load_config
+    from rt2_jax.train.loop import train
+
+    return train(load_config(arguments.config, arguments.rest), arguments.workdir)
+
+
+# --- rt2 eval ---------------------------------------------------------------------------------------------------------
+
+
+def _add_eval(verbs) -> None:
+    evaluate = _verb(
+        verbs, "eval", _eval, "drive the simulated arm and write the report",
+        "Closed loop on RT-2's splits (seen; unseen objects, backgrounds, environments; symbols, reasoning, persons) with\n"
+        "controls, beside what the same checkpoint still knows of the web. Writes OUT/report.json and OUT/report.html.",
+    )  # fmt: skip
+    evaluate.add_argument("--checkpoint", type=_path, required=True, help="a run's workdir or a shipped bundle")
+    evaluate.add_argument("--out", type=_path, required=True, help="the folder for the report")
+    evaluate.add_argument("--data", type=_path, default=None, help="prepared data for the offline metrics (default: none)")
+    evaluate.add_argument("--reference", type=_path, default=None, help="the checkpoint before robot data: shows forgetting")
+    evaluate.add_argument("--splits", type=_names, default=None, help="comma-separated splits (default: all)")
+    evaluate.add_argument("--skills", type=_names, default=None, help="comma-separated skills (default: all)")
+    evaluate.add_argument("--episodes", type=int, default=20, help="episodes for each skill of a split (default 20)")
+    evaluate.add_argument("--examples", type=int, default=256, help="held-out examples for each task (default 256)")
+    evaluate.add_argument("--mode", choices=("action", "plan"), default="action", help="plan: think before each action")
+    evaluate.add_argument("--no-controls", action="store_true", help="leave out the controls, which treble the episodes")
+    evaluate.add_argument("--seed", type=int, default=0, help="another seed, other episodes (default 0)")
+
+
+def _eval(arguments) -> None:
+    from rt2_jax.evaluate.run import CONTROLS, evaluate
+
+    evaluate(
+        arguments.checkpoint,
+        arguments.out,
+        data_dir=arguments.data,
+        reference=arguments.reference,
+        splits=arguments.splits,
+        skills=arguments.skills,
+        episodes=arguments.episodes,
+        examples=arguments.examples,
+        mode=arguments.mode,
+        controls=() if arguments.no_controls else CONTROLS,
+        seed=arguments.seed,
+    )
+
+
+# --- rt2 sample -------------------------------------------------------------------------------------------------------
+
+
+def _add_sample(verbs) -> None:
+    sample = _verb(
+        verbs, "sample", _sample, "ask a checkpoint about one image",
+        "With --instruction it answers with an action (or a plan and an action: --mode plan), decoded under the grammar,\n"
+        "in bins and in physical units; with --prompt it answers in text.",
+    )  # fmt: skip
+    sample.add_argument("--checkpoint", type=_path, required=True, help="a run's workdir or a shipped bundle")
+    sample.add_argument("--image", type=_path, required=True, help="an image file; resized to what the model was trained on")
+    asked = sample.add_mutually_exclusive_group(required=True)
+    asked.add_argument("--instruction", help='what the robot is told, e.g. "pick up the red cube"')
+    asked.add_argument("--prompt", help='any text, e.g. "Answer in en: what number is on the table?"')
+    sample.add_argument("--mode", choices=("action", "plan"), default="action", help="for an instruction (default action)")
+    sample.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
+    sample.add_argument("--seed", type=int, default=0, help="for a temperature above 0")
+
+
+def _sample(arguments) -> None:
+    import jax
+
+    from rt2_jax.evaluate.run import make_policy
+    from rt2_jax.inputs.images import decode_image
+    from rt2_jax.train.bundle import load_bundle
+
+    if not arguments.image.is_file():
+        raise UserError(f"image {arguments.image} does not exist; name a JPEG or PNG file")
+    bundle = load_bundle(arguments.checkpoint)
+    policy = make_policy(bundle, temperature=arguments.temperature)
+    images, rng = decode_image(arguments.image.read_bytes())[None], jax.random.key(arguments.seed)
+    if arguments.prompt is not None:
+        print(policy.answer(images, [arguments.prompt], bundle.meta["target_len"], rng)[0])
+        return
+    output = policy.act(images, [arguments.instruction], arguments.mode, rng)
+    print(output.text[0])
+    space = bundle.bins.space
+    for name, value, unit in zip(space.names, output.actions[0], space.units, strict=True):
+        print(f"  {name:<10} {value:+.4f} {unit}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""The mixtures that ship, as plain data: task -> weight. `tasks.register` enters them in seqio's registry."""
+
+from collections.abc import Mapping
+
+from rt2_jax.errors import UserError
+
+# Of the web half. Detection and pointing come first: seeing where things are is what actions build on.
+WEB: Mapping[str, float] = {
+    "tabletop_web_detect": 0.30,
+    "tabletop_web_locate": 0.30,
+    "tabletop_web_vqa": 0.25,
+    "tabletop_web_caption": 0.10,
+    "tabletop_web_alt_text": 0.05,
+}
+# Of the robot half: actions, and plans followed by actions (RT-2, section 4.4).
+ROBOT: Mapping[str, float] = {"tabletop_robot_action": 0.8, "tabletop_robot_plan": 0.2}
+
+
+def _blend(robot_share: float) -> dict[str, float]:
+    robot = {task: round(robot_share * weight, 6) for task, weight in ROBOT.items()}
+    web = {task: round((1 - robot_share) * weight, 6) for task, weight in WEB.items()}
+    return robot | web
+
+
+# The robot's share of the mixture: about 50% for RT-2-PaLI-X, about 66% for RT-2-PaLM-E (RT-2, appendix B).
+MIXTURES: Mapping[str, Mapping[str, float]] = {
+    "tabletop_cofinetune_50": _blend(0.50),
+    "tabletop_cofinetune_66": _blend(0.66),
+    "tabletop_robot_only": dict(ROBOT),
+    "tabletop_web_only": dict(WEB),
+}
+
+
+def mixture_weights(name: str) -> dict[str, float]:
+    """task -> weight of a mixture that ships.
+
+    Raises:
+        UserError: no such mixture.
+    """
+    if name not in MIXTURES:
+        raise UserError(f"mixture {name!r} is unknown; choose one of {', '.join(MIXTURES)}, or give task -> weight")
+    return dict(MIXTURES[name])

@@ -1,0 +1,298 @@
+"""``rt2 data prepare``: runs seqio tasks once and writes their examples as ArrayRecord, which training reads anywhere.
+
+A split is written to a folder beside its place and renamed when it is whole. Imports TensorFlow.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import importlib
+import io
+import pathlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import seqio
+import tensorflow as tf
+from array_record.python.array_record_module import ArrayRecordWriter
+from PIL import Image
+from rich.progress import Progress
+
+from rt2_jax.data import tasks as tabletop
+from rt2_jax.data.files import whole_folder, write_error
+from rt2_jax.data.mixtures import ROBOT, WEB
+from rt2_jax.data.progress import progress_bar
+from rt2_jax.data.records import (
+    INDEX_NAME,
+    SPLITS,
+    PreparedIndex,
+    Record,
+    again,
+    encode_record,
+    index_to_json,
+    prepared_dir,
+    read_index,
+)
+from rt2_jax.data.seqio_vocabulary import SeqioVocabulary
+from rt2_jax.data.tfds_folder import INFO_NAME
+from rt2_jax.errors import UserError
+from rt2_jax.inputs.images import decode_image, encode_jpeg, resize_image
+from rt2_jax.tokens.vocabulary import Vocabulary
+
+RECORDS_PER_FILE = 100_000
+# One record a chunk: reading one at random reads no other. JPEG does not compress further.
+_WRITER_OPTIONS = "group_size:1,uncompressed"
+_ADVANCE_EVERY = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What an example must keep to.
+
+    Attributes:
+        image_size: frames of another size are resized; None takes the first frame's, which must be square.
+        prompt_len, target_len: longer examples are left out and counted; None leaves none out.
+    """
+
+    image_size: int | None = None
+    prompt_len: int | None = None
+    target_len: int | None = None
+
+
+def prepare(
+    data_dir: str | pathlib.Path,
+    tasks: Sequence[str] | None = None,
+    splits: Sequence[str] = SPLITS,
+    vocabulary: Vocabulary | str | pathlib.Path | None = None,
+    overwrite: bool = False,
+    *,
+    task_modules: Sequence[str] = (),
+    image_size: int | None = None,
+    prompt_len: int | None = None,
+    target_len: int | None = None,
+    show_progress: bool = True,
+) -> list[PreparedIndex]:
+    """Materialises tasks under ``<data_dir>/prepared``; what is already prepared in the same way is kept.
+
+    Args:
+        data_dir: where `build` wrote the tabletop's datasets, and where prepared data goes.
+        tasks: names in seqio's registry; None takes the tabletop's and all that `task_modules` register.
+        splits: those that a task does not have are passed over.
+        vocabulary: of the tasks, or its file; None is the shipped one.
+        overwrite: prepare again what was prepared otherwise, or from other data.
+        task_modules: Python modules with a function ``register(data_dir, vocabulary)`` that registers further tasks and
+            returns their names.
+        image_size: frames of another size are resized to it; None keeps the dataset's, which must be square.
+        prompt_len, target_len: examples with more tokens are left out, and reported; None leaves none out.
+        show_progress: a progress bar on standard error.
+
+    Returns:
+        The index of every split, kept ones included.
+
+    Raises:
+        UserError: an unknown task, one that has another vocabulary, data prepared otherwise, a bad example, a full disk.
+    """
+    data_dir = pathlib.Path(data_dir)
+    if not isinstance(vocabulary, Vocabulary):
+        vocabulary = Vocabulary.load(vocabulary) if vocabulary else Vocabulary.load()
+    names = _registered(data_dir, vocabulary, tasks, task_modules)
+    limits = Limits(image_size, prompt_len, target_len)
+    indices = []
+    with progress_bar(show_progress) as progress:
+        for name in names:
+            task = seqio.TaskRegistry.get(name)
+            _check_vocabulary(task, vocabulary)
+            for split in splits:
+                if split in task.splits:
+                    indices.append(_prepare_split(data_dir, task, split, vocabulary, limits, overwrite, progress))
+        for index in indices:
+            if index.dropped:
+                progress.console.print(
+                    f"{index.task}/{index.split}: {index.dropped} of {index.dropped + index.num_examples} examples are "
+                    f"longer than prompt_len {prompt_len} or target_len {target_len} and were left out"
+                )
+    return indices
+
+
+def _registered(
+    data_dir: pathlib.Path, vocabulary: Vocabulary, tasks: Sequence[str] | None, modules: Sequence[str]
+) -> list[str]:
+    known: list[str] = []
+    for module in modules:
+        try:
+            imported = importlib.import_module(module)
+        except ImportError as error:
+            raise UserError(f"task module {module!r} cannot be imported ({error}); put it on PYTHONPATH") from error
+        if not callable(getattr(imported, "register", None)):
+            raise UserError(f"task module {module!r} has no register(data_dir, vocabulary); define it")
+        known += imported.register(data_dir, vocabulary) or []
+    own = {*ROBOT, *WEB}
+    if tasks is None and not modules or own & set(tasks or ()):
+        known += tabletop.register(data_dir, vocabulary)
+    for task in tasks or ():
+        if task not in seqio.TaskRegistry.names():
+            choices = ", ".join(sorted({*known, *own, *seqio.TaskRegistry.names()}))
+            raise UserError(f"task {task!r} is not registered; choose from: {choices}; or name its module")
+    return list(tasks) if tasks is not None else known
+
+
+def _check_vocabulary(task: seqio.Task, vocabulary: Vocabulary) -> None:
+    for name in ("inputs", "targets"):
+        feature = task.output_features.get(name)
+        words = feature and feature.vocabulary
+        if not isinstance(words, SeqioVocabulary):
+            raise UserError(f"task {task.name}: its feature {name!r} has no SeqioVocabulary; use the register functions")
+        if words.vocabulary.sha256 != vocabulary.sha256:
+            raise UserError(
+                f"task {task.name} is registered with vocabulary {words.vocabulary.path}, asked for is {vocabulary.path}; "
+                "register it with the latter"
+            )
+
+
+def _prepare_split(
+    data_dir: pathlib.Path,
+    task: seqio.Task,
+    split: str,
+    vocabulary: Vocabulary,
+    limits: Limits,
+    overwrite: bool,
+    progress: Progress,
+) -> PreparedIndex:
+    folder = prepared_dir(data_dir, task.name, split)
+    source = _source_hash(task)
+    if folder.exists() and not overwrite:
+        index = read_index(data_dir, task.name, split)
+        wanted = {"vocabulary": vocabulary.sha256, "source": source}
+        if limits.image_size:
+            wanted["image_size"] = limits.image_size
+        for field, value in wanted.items():
+            if getattr(index, field) != value:
+                raise UserError(
+                    f"{folder} was prepared from another {field.replace('_', ' ')} ({str(getattr(index, field))[:12]}, "
+                    f"now {str(value)[:12]}); {again(task.name)}"
+                )
+        return index
+    bar = progress.add_task(f"{task.name}/{split}", total=None)
+    try:
+        with whole_folder(folder) as partial:
+            writer = _SplitWriter(partial, task.name, limits)
+            for count, example in enumerate(_examples(task, split), 1):
+                writer.add(example)
+                if count % _ADVANCE_EVERY == 0:
+                    progress.advance(bar, _ADVANCE_EVERY)
+            index = writer.close(split, vocabulary.sha256, source)
+            (partial / INDEX_NAME).write_text(index_to_json(index), encoding="utf-8")
+    except OSError as error:
+        raise write_error(folder, error) from error
+    total = index.num_examples + index.dropped
+    progress.update(bar, total=total, completed=total)
+    return index
+
+
+def _examples(task: seqio.Task, split: str) -> Iterator[Mapping[str, Any]]:
+    """The task's examples in its source's order."""
+    dataset = task.get_dataset(split=split, shuffle=False, try_in_mem_cache=False, sequence_length=None)
+    # A user's mistake inside a preprocessor comes out of TensorFlow wrapped in a traceback: keep its one line.
+    try:
+        yield from dataset.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+    except tf.errors.OpError as error:
+        line = re.search(r"^(?:\S*\.)?UserError: (.*)$", str(error.message), re.MULTILINE)
+        if line is None:
+            raise
+        raise UserError(f"{task.name}/{split}: {line.group(1)}") from error
+
+
+class _SplitWriter:
+    """Writes examples to the files of one split and keeps count."""
+
+    def __init__(self, folder: pathlib.Path, task: str, limits: Limits):
+        self._folder = folder
+        self._task = task
+        self._limits = limits
+        self._image_size = limits.image_size
+        self._files: list[tuple[str, int]] = []
+        self._writer: ArrayRecordWriter | None = None
+        self._longest: collections.Counter[str] = collections.Counter()
+        self._dropped = 0
+
+    def add(self, example: Mapping[str, Any]) -> None:
+        """Writes one example of the task, or counts it as too long."""
+        prompt, target = example["inputs"], example["targets"]
+        for tokens, limit in ((prompt, self._limits.prompt_len), (target, self._limits.target_len)):
+            if limit is not None and len(tokens) > limit:
+                self._dropped += 1
+                return
+        record = Record((self._frame(example["image"]),), prompt, target, self._task)
+        if self._writer is None or self._files[-1][1] == RECORDS_PER_FILE:
+            self._next_file()
+        try:
+            self._writer.write(encode_record(record))
+        except (RuntimeError, ValueError) as error:
+            raise OSError(str(error)) from error
+        self._files[-1] = (self._files[-1][0], self._files[-1][1] + 1)
+        self._longest["prompt"] = max(self._longest["prompt"], len(prompt))
+        self._longest["target"] = max(self._longest["target"], len(target))
+
+    def close(self, split: str, vocabulary: str, source: str) -> PreparedIndex:
+        """Finishes the last file; what was written, as an index."""
+        self._close_file()
+        return PreparedIndex(
+            task=self._task,
+            split=split,
+            num_examples=sum(count for _, count in self._files),
+            files=tuple(self._files),
+            vocabulary=vocabulary,
+            image_size=self._image_size or 0,
+            num_images=1,
+            longest_prompt=self._longest["prompt"],
+            longest_target=self._longest["target"],
+            dropped=self._dropped,
+            source=source,
+        )
+
+    def _next_file(self) -> None:
+        self._close_file()
+        name = f"part-{len(self._files):05d}.array_record"
+        try:
+            self._writer = ArrayRecordWriter(str(self._folder / name), _WRITER_OPTIONS)
+        except (RuntimeError, ValueError) as error:
+            raise OSError(str(error)) from error
+        self._files.append((name, 0))
+
+    def _close_file(self) -> None:
+        if self._writer is None:
+            return
+        try:
+            self._writer.close()
+        except (RuntimeError, ValueError) as error:
+            raise OSError(str(error)) from error
+
+    def _frame(self, data: bytes) -> bytes:
+        """JPEG bytes of the wanted size; those that are so already pass untouched."""
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                kind, size = image.format, image.size
+        except OSError as error:
+            raise UserError(f"{self._task}: an image of {len(data)} bytes does not decode ({error}); repair it") from error
+        if self._image_size is None:
+            if size[0] != size[1]:
+                raise UserError(f"{self._task}: frames are {size[0]} x {size[1]} pixels; give the image size to resize to")
+            self._image_size = size[0]
+        if kind == "JPEG" and size == (self._image_size, self._image_size):
+            return data
+        return encode_jpeg(resize_image(decode_image(data), self._image_size))
+
+
+def _source_hash(task: seqio.Task) -> str:
+    """SHA-256 over the TFDS folder's own description, so that prepared data does not outlive a rebuilt dataset."""
+    folder = task.source.tfds_dataset.data_dir if isinstance(task.source, seqio.TfdsDataSource) else None
+    if folder is None:
+        return ""
+    digest = hashlib.sha256()
+    for name in (INFO_NAME, "build.json"):
+        path = pathlib.Path(folder) / name
+        if path.is_file():
+            digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,228 @@
+"""``rt2 eval``: one checkpoint, closed loop and held-out data, report.json and report.html."""
+
+import datetime
+import hashlib
+import json
+import pathlib
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from rt2_jax.actions.card import card_to_json
+from rt2_jax.data.progress import progress_bar
+from rt2_jax.data.records import prepared_dir, prepared_tasks
+from rt2_jax.decode.policy import Policy
+from rt2_jax.errors import UserError
+from rt2_jax.evaluate import offline, terminal
+from rt2_jax.evaluate.background import training_curves
+from rt2_jax.evaluate.document import Checkpoint, Provenance, build_report, describe_machine, installed_versions
+from rt2_jax.evaluate.report import write_report
+from rt2_jax.evaluate.results import CONTROLS, ActionScores, ClosedLoopResult, WebScores
+from rt2_jax.tokens.grammar import build_grammar
+from rt2_jax.train.bundle import LoadedBundle, load_bundle, model_hash
+from rt2_jax.train.metrics import METRICS_FILE, read_metrics
+
+SPLIT = "validation"
+# Groups of splits that the controls run on: where the policy should do well, and where understanding is the question.
+CONTROL_GROUPS = ("seen", "emergent")
+
+
+def bundle_hash(bundle: LoadedBundle) -> str:
+    """SHA-256 over what decides a policy's actions: model, vocabulary, grammar, bins, card and every weight.
+
+    It does not depend on where or how often the bundle was saved, nor on how Orbax laid out its files.
+    """
+    meta = bundle.meta
+    head = {
+        "model": model_hash(meta["model"]),
+        "vocabulary": meta["vocabulary"]["sha256"],
+        "grammar": meta["grammar"]["sha256"],
+        "bins": bundle.bins.to_json(),
+        "card": card_to_json(bundle.card),
+    }
+    digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(bundle.params):
+        digest.update(f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}".encode())
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def describe_checkpoint(bundle: LoadedBundle) -> Checkpoint:
+    """What the report says of a checkpoint."""
+    return Checkpoint(
+        path=str(bundle.path),
+        sha256=bundle_hash(bundle),
+        model=str(bundle.meta["model"]["name"]),
+        parameters=sum(int(leaf.size) for leaf in jax.tree.leaves(bundle.params)),
+        step=bundle.meta["step"],
+    )
+
+
+def make_policy(bundle: LoadedBundle, **sampling: Any) -> Policy:
+    """The bundle's policy: greedy, unless `sampling` gives a temperature, top_k or top_p."""
+    return Policy(
+        backbone=bundle.backbone,
+        params=bundle.params,
+        vocabulary=bundle.vocabulary,
+        bins=bundle.bins,
+        grammar=build_grammar(bundle.vocabulary, bundle.bins.allowed),
+        image_size=bundle.meta["image_size"],
+        prompt_len=bundle.meta["prompt_len"],
+        plan_len=bundle.meta["target_len"],
+        **sampling,
+    )
+
+
+def run_closed_loop(
+    policy: Policy,
+    splits: Sequence[str] | None,
+    skills: Sequence[str] | None,
+    episodes: int,
+    seed: int,
+    controls: Sequence[str],
+    mode: str,
+    progress: bool,
+) -> list[ClosedLoopResult]:
+    """The policy on `splits` (None: all but the training split), and the controls where they tell most.
+
+    Raises:
+      UserError: the simulator is not installed, an unknown name, or nothing to run.
+    """
+    try:
+        from rt2_jax.evaluate import closed_loop
+        from rt2_jax.sim.splits import SPLITS
+    except ImportError as error:
+        raise UserError(
+            f"closed loop needs the simulator, but {error.name} is not installed; pip install 'rt2_jax[sim]', or pass "
+            "--episodes 0 for the held-out metrics alone"
+        ) from error
+    names = [name for name, split in SPLITS.items() if split.group != "train"] if splits is None else list(splits)
+    jobs = []
+    for name in names:
+        told = controls if name in SPLITS and SPLITS[name].group in CONTROL_GROUPS else ()
+        jobs += closed_loop.make_jobs([name], skills, episodes, seed, [None, *told])
+    if not jobs:
+        raise UserError(f"none of the splits {', '.join(names)} tests {', '.join(skills or ())}; name other skills")
+    with progress_bar(progress) as bar:
+        task = bar.add_task("episodes", total=len(jobs))
+        result = closed_loop.run_jobs(
+            policy, jobs, image_size=policy.image_size, mode=mode, on_episode=lambda *_: bar.advance(task)
+        )
+    return [result]
+
+
+def run_offline(
+    policy: Policy, data_dir: pathlib.Path, examples: int, max_len: int, progress: bool, actions: bool = True
+) -> tuple[ActionScores | None, list[WebScores]]:
+    """Every prepared task's held-out split: action tasks (unless not wanted) and all others.
+
+    Raises:
+      UserError: nothing is prepared, or not with the policy's vocabulary.
+    """
+    tasks = [task for task in prepared_tasks(data_dir) if prepared_dir(data_dir, task, SPLIT).is_dir()]
+    if not tasks:
+        raise UserError(f"{data_dir} holds no prepared {SPLIT} split; run `rt2 data prepare --data {data_dir}` first")
+    scores: ActionScores | None = None
+    web: list[WebScores] = []
+    with progress_bar(progress) as bar:
+        row = bar.add_task("held-out tasks", total=len(tasks))
+        for task in tasks:
+            is_action = offline.is_action_task(task)
+            if actions or not is_action:
+                held_out = offline.read_examples(data_dir, task, policy.vocabulary, examples, SPLIT)
+                if is_action:
+                    scores = offline.score_actions(policy, task, held_out)
+                else:
+                    web.append(offline.score_web(policy, task, held_out, max_len))
+            bar.advance(row)
+    return scores, web
+
+
+def evaluate(
+    checkpoint: str | pathlib.Path,
+    out_dir: str | pathlib.Path,
+    data_dir: str | pathlib.Path | None = None,
+    *,
+    reference: str | pathlib.Path | None = None,
+    splits: Sequence[str] | None = None,
+    skills: Sequence[str] | None = None,
+    episodes: int = 20,
+    examples: int = 256,
+    seed: int = 0,
+    controls: Sequence[str] = CONTROLS,
+    mode: str = "action",
+    title: str | None = None,
+    command: str | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Evaluates a checkpoint and writes report.json and report.html; the last line printed names both.
+
+    Args:
+      checkpoint: a bundle or a run's workdir; a run's metrics.jsonl becomes the page's training curves.
+      out_dir: where the two files go.
+      data_dir: holds prepared data; None leaves out what needs it.
+      reference: a checkpoint whose web skills stand beside this one's, e.g. the one before robot data.
+      splits: of `sim.splits.SPLITS`; None is all but the training split.
+      skills: keeps only these; None keeps all.
+      episodes: for each skill of each split; 0 leaves the closed loop out.
+      examples: held-out examples of each prepared task, at most.
+      seed: of the first episode.
+      controls: run beside the policy on the seen and the emergent splits; () runs none.
+      mode: "action", or "plan" to have the policy state a plan before each action.
+      title: of the page; the checkpoint's folder's name by default.
+      command: what the report says it was made by; this process's command line by default.
+      progress: show progress bars on standard error.
+
+    Returns:
+      The report, as in report.json.
+
+    Raises:
+      UserError: something named does not exist or does not fit, or there is nothing to evaluate.
+    """
+    began = time.perf_counter()
+    if episodes < 0 or examples < 1:
+        raise UserError(f"episodes is {episodes} and examples {examples}; give 0 or more and 1 or more")
+    if not episodes and data_dir is None:
+        raise UserError("nothing to evaluate: episodes is 0 and there is no data; give one of the two")
+    if reference is not None and data_dir is None:
+        raise UserError("a reference is compared on prepared data, and there is none; give --data as well")
+    bundle = load_bundle(checkpoint)
+    described = describe_checkpoint(bundle)
+    policy = make_policy(bundle)
+    max_len = bundle.meta["target_len"]
+    runs: list[ClosedLoopResult] = []
+    scores, web, before = None, [], None
+    if data_dir is not None:
+        scores, web = run_offline(policy, pathlib.Path(data_dir), examples, max_len, progress)
+    if episodes:
+        runs = run_closed_loop(policy, splits, skills, episodes, seed, controls, mode, progress)
+    if reference is not None:
+        old = load_bundle(reference)
+        _, old_web = run_offline(
+            make_policy(old), pathlib.Path(data_dir), examples, old.meta["target_len"], progress, actions=False
+        )
+        before = (describe_checkpoint(old), old_web)
+    provenance = Provenance(
+        title=title or pathlib.Path(checkpoint).resolve().name,
+        created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        command=command or shlex.join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]),
+        wall_seconds=time.perf_counter() - began,
+        checkpoint=described,
+        data_path=None if data_dir is None else str(data_dir),
+        data_split=SPLIT,
+        machine=describe_machine(jax.default_backend(), [device.device_kind for device in jax.devices()]),
+        versions=installed_versions(),
+    )
+    report = build_report(provenance, runs, scores, web, before)
+    films = [film for run in runs for film in run.films]
+    curves = training_curves(read_metrics(pathlib.Path(checkpoint) / METRICS_FILE))
+    json_path, html_path = write_report(pathlib.Path(out_dir), report, films, curves)
+    terminal.print_report(report, Console())
+    print(f"report: {json_path} {html_path}")
+    return report

@@ -1,0 +1,298 @@
+"""One folder that a robot can be served from: weights, vocabulary, bins, card and model config, with their hashes.
+
+Layout: ``bundle.json``, ``vocabulary.model``, ``params/`` (Orbax). A run directory has the same two files and holds its
+weights in ``checkpoints/<step>/params``; `load_bundle` reads both.
+"""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+
+from rt2_jax.actions.bins import ActionBins
+from rt2_jax.actions.card import DatasetCard, card_from_json, card_to_json
+from rt2_jax.errors import UserError
+from rt2_jax.models.backbone import Backbone, make_backbone
+from rt2_jax.models.config import ModelConfig
+from rt2_jax.tokens.grammar import build_grammar
+from rt2_jax.tokens.vocabulary import Vocabulary
+
+BUNDLE_FORMAT = 1
+BUNDLE_FILE = "bundle.json"
+VOCABULARY_FILE = "vocabulary.model"
+PARAMS_DIR = "params"
+CHECKPOINTS_DIR = "checkpoints"
+DTYPES = ("float32", "bfloat16")
+COMMIT_FILE = "commit_success.txt"
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedBundle:
+    """A model ready for use.
+
+    Attributes:
+        backbone: pure functions of the parameters.
+        params: nested dict of float32 arrays.
+        vocabulary, bins, card: what tokens and actions mean.
+        meta: bundle.json: model, vocabulary, card, bins, grammar, prompt_len, target_len, image_size, step, ...
+        path: the folder it came from.
+    """
+
+    backbone: Backbone
+    params: Any
+    vocabulary: Vocabulary
+    bins: ActionBins
+    card: DatasetCard
+    meta: dict[str, Any]
+    path: pathlib.Path
+
+
+def bundle_meta(
+    model: ModelConfig,
+    vocabulary: Vocabulary,
+    card: DatasetCard,
+    bins: ActionBins,
+    *,
+    prompt_len: int,
+    target_len: int,
+    step: int = 0,
+    tasks: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    """The content of bundle.json: plain JSON values."""
+    return {
+        "format": BUNDLE_FORMAT,
+        "model": model.to_json(),
+        "vocabulary": {"file": VOCABULARY_FILE, "sha256": vocabulary.sha256},
+        "card": card_to_json(card),
+        "bins": bins.to_json(),
+        "grammar": {"sha256": build_grammar(vocabulary, bins.allowed).sha256},
+        "prompt_len": prompt_len,
+        "target_len": target_len,
+        "image_size": model.image_size,
+        "step": step,
+        "tasks": dict(tasks or {}),
+    }
+
+
+def model_hash(model: Mapping[str, Any]) -> str:
+    """sha256 over a model's JSON fields that decide which parameters it has and what they compute."""
+    kept = {key: value for key, value in model.items() if key not in ("name", "remat", "scan_unroll", "compute_dtype")}
+    text = json.dumps(_without_dropout(kept), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def save_bundle(
+    directory: str | pathlib.Path, params: Any, meta: Mapping[str, Any], vocabulary: Vocabulary, dtype: str = "float32"
+) -> None:
+    """Writes a bundle; an existing one at `directory` is replaced only once the new one is complete.
+
+    Args:
+        directory: the bundle's folder.
+        params: nested dict of arrays.
+        meta: of `bundle_meta`.
+        vocabulary: the one named in `meta`.
+        dtype: how weights are stored: float32, or bfloat16 at half the size (they load as float32 either way).
+
+    Raises:
+        UserError: an unknown dtype, a vocabulary other than the meta's, or no space left.
+    """
+    if dtype not in DTYPES:
+        raise UserError(f"bundle dtype {dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
+    check_vocabulary(meta, vocabulary.sha256, "the bundle's meta")
+    directory = pathlib.Path(directory).resolve()
+    temporary = directory.with_name(directory.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    stored = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
+    try:
+        temporary.mkdir(parents=True)
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(temporary / PARAMS_DIR, stored)
+        # Orbax writes the folder's path into it, which means nothing where the bundle is shipped to.
+        (temporary / PARAMS_DIR / COMMIT_FILE).write_text("complete\n", encoding="utf-8")
+        write_meta(temporary, meta, vocabulary)
+        shutil.rmtree(directory, ignore_errors=True)
+        temporary.rename(directory)
+    except Exception as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise_if_disk_full(error, directory)
+        raise
+
+
+def write_meta(directory: pathlib.Path, meta: Mapping[str, Any], vocabulary: Vocabulary) -> None:
+    """Writes bundle.json and the vocabulary beside it."""
+    shutil.copyfile(vocabulary.path, directory / VOCABULARY_FILE)
+    (directory / BUNDLE_FILE).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+
+
+def read_meta(directory: str | pathlib.Path) -> dict[str, Any]:
+    """bundle.json of a bundle or run directory.
+
+    Raises:
+        UserError: no such folder or file, not JSON, or another format version.
+    """
+    path = pathlib.Path(directory) / BUNDLE_FILE
+    if not path.is_file():
+        raise UserError(f"{directory} has no {BUNDLE_FILE}; name a bundle or a run directory")
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}); export the bundle anew") from error
+    if not isinstance(meta, dict) or meta.get("format") != BUNDLE_FORMAT:
+        found = meta.get("format") if isinstance(meta, dict) else type(meta).__name__
+        raise UserError(f"{path} has format {found!r}, this release reads {BUNDLE_FORMAT}; export the bundle anew")
+    return meta
+
+
+def load_bundle(directory: str | pathlib.Path, shardings: Any = None) -> LoadedBundle:
+    """Loads a bundle, or the latest complete step of a run directory.
+
+    Args:
+        directory: either folder.
+        shardings: tree of shardings like the parameters', for a model over several devices; None puts it on the
+            default device.
+
+    Raises:
+        UserError: a missing or damaged file, or a vocabulary, grammar or parameter tree other than bundle.json's.
+    """
+    directory = pathlib.Path(directory)
+    meta = read_meta(directory)
+    vocabulary = Vocabulary.load(directory / meta["vocabulary"]["file"])
+    check_vocabulary(meta, vocabulary.sha256, f"{directory / meta['vocabulary']['file']}")
+    card, bins = card_from_json(meta["card"]), ActionBins.from_json(meta["bins"])
+    grammar = build_grammar(vocabulary, bins.allowed).sha256
+    if grammar != meta["grammar"]["sha256"]:
+        raise UserError(
+            f"{directory}: grammar {grammar[:12]} is not the bundle's {meta['grammar']['sha256'][:12]}; "
+            "use the release that wrote it, or export the bundle anew"
+        )
+    backbone = make_backbone(ModelConfig.from_json(meta["model"]))
+    path, step = params_path(directory)
+    params = restore_params(path, backbone, shardings)
+    meta = meta if step is None else {**meta, "step": step}
+    return LoadedBundle(backbone, params, vocabulary, bins, card, meta, directory)
+
+
+def params_path(directory: pathlib.Path) -> tuple[pathlib.Path, int | None]:
+    """The newest complete weights under a bundle (step None) or run directory.
+
+    Raises:
+        UserError: there are none.
+    """
+    direct = directory / PARAMS_DIR
+    if (direct / COMMIT_FILE).is_file():
+        return direct, None
+    for step in complete_steps(directory / CHECKPOINTS_DIR):
+        return directory / CHECKPOINTS_DIR / str(step) / PARAMS_DIR, step
+    raise UserError(f"{directory} holds no complete weights; train or export again, or name another directory")
+
+
+def complete_steps(checkpoints: pathlib.Path) -> list[int]:
+    """Steps whose folders are whole, newest first; see `why_incomplete`."""
+    if not checkpoints.is_dir():
+        return []
+    steps = sorted((int(path.name) for path in checkpoints.iterdir() if path.name.isdigit()), reverse=True)
+    return [step for step in steps if why_incomplete(checkpoints / str(step)) is None]
+
+
+STEP_FILES = {
+    "params": ("_METADATA", "manifest.ocdbt", COMMIT_FILE),
+    "opt_state": ("_METADATA", "manifest.ocdbt", COMMIT_FILE),
+    "progress": ("metadata", COMMIT_FILE),
+}
+
+
+def why_incomplete(step_dir: pathlib.Path) -> str | None:
+    """What a checkpoint step lacks, or None when it is whole (as far as names tell; restoring reads the data).
+
+    Orbax lists any folder with a number for a name, copies without their commit file or data included.
+    """
+    wanted = [COMMIT_FILE, "_CHECKPOINT_METADATA"]
+    wanted += [f"{item}/{name}" for item, names in STEP_FILES.items() for name in names]
+    for name in wanted:
+        if not (step_dir / name).is_file():
+            return f"{name} is missing"
+    for item in ("params", "opt_state"):
+        if not any((step_dir / item).glob("ocdbt.process_*/d/*")):
+            return f"{item} holds no data"
+    return None
+
+
+def restore_params(path: pathlib.Path, backbone: Backbone, shardings: Any = None) -> Any:
+    """float32 parameters of an Orbax folder, for this backbone.
+
+    Raises:
+        UserError: other names or shapes than the backbone's, or unreadable data.
+    """
+    shapes = jax.eval_shape(backbone.init, jax.random.key(0))
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    shardings = jax.tree.map(lambda _: place, shapes) if shardings is None else shardings
+    abstract = jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), shapes, shardings
+    )
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            stored = checkpointer.metadata(path.resolve()).item_metadata.tree
+            check_shapes(stored, shapes, str(path), "model")
+            return checkpointer.restore(path.resolve(), abstract)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"weights in {path} cannot be read ({first_line(error)}); copy or export them again") from error
+
+
+def check_shapes(stored: Any, wanted: Any, where: str, what: str) -> None:
+    """Compares two trees of shapes; `where` the first lies, and `what` of the config decides over the second.
+
+    Raises:
+        UserError: names the first parameter that is missing, left over or of another shape.
+    """
+    stored, wanted = _shapes(stored), _shapes(wanted)
+    for name in sorted(stored.keys() | wanted.keys()):
+        if stored.get(name) != wanted.get(name):
+            raise UserError(
+                f"{where}: {name} has shape {stored.get(name, 'none')}, this {what} needs {wanted.get(name, 'none')}; "
+                f"use the {what} that it was trained with"
+            )
+
+
+def check_vocabulary(meta: Mapping[str, Any], sha256: str, what: str) -> None:
+    """Raises a UserError that names both hashes when `sha256` is not the vocabulary of `meta`."""
+    if meta["vocabulary"]["sha256"] != sha256:
+        raise UserError(
+            f"vocabulary {sha256[:12]} of {what} is not {meta['vocabulary']['sha256'][:12]}, which the weights were "
+            "trained with; name that vocabulary, for its token ids mean other text"
+        )
+
+
+def raise_if_disk_full(error: BaseException, directory: pathlib.Path) -> None:
+    """Raises a UserError when `error` comes from a full disk; Orbax reports it in several guises."""
+    cause: BaseException | None = error
+    while cause is not None:
+        text = str(cause)
+        if getattr(cause, "errno", None) in (28, 122) or "No space left" in text or "Disk quota exceeded" in text:
+            raise UserError(f"no space left for {directory}; free some, then run the same command again") from error
+        cause = cause.__cause__ or cause.__context__
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    named = [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
+    # Orbax stores a marker without a shape for an empty node.
+    return {name: tuple(leaf.shape) for name, leaf in named if hasattr(leaf, "shape")}
+
+
+def _without_dropout(tree: Any) -> Any:
+    if isinstance(tree, Mapping):
+        return {key: _without_dropout(value) for key, value in tree.items() if key != "dropout_rate"}
+    return tree
+
+
+def first_line(error: BaseException) -> str:
+    """The start of an error's text, for a message of one line."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:200]

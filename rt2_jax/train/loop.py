@@ -1,0 +1,278 @@
+"""The training loop: reader -> device -> step, with validation, checkpoints and a clean stop."""
+
+import contextlib
+import math
+import pathlib
+import signal
+import sys
+import threading
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+
+from rt2_jax.actions.bins import ActionBins
+from rt2_jax.actions.card import load_card
+from rt2_jax.data.reader import BatchReader, make_reader
+from rt2_jax.errors import UserError
+from rt2_jax.inputs.batch import Batch
+from rt2_jax.models.backbone import Backbone, make_backbone
+from rt2_jax.parallel.mesh import make_mesh
+from rt2_jax.parallel.rules import partitioned
+from rt2_jax.tokens.vocabulary import DEFAULT_VOCABULARY, Vocabulary
+from rt2_jax.train.bundle import bundle_meta, check_vocabulary, params_path, read_meta, restore_params, write_meta
+from rt2_jax.train.checkpoint import Checkpoints, Progress
+from rt2_jax.train.config import TrainConfig
+from rt2_jax.train.losses import SUMS, summarize
+from rt2_jax.train.metrics import MetricsLog, ProgressBar
+from rt2_jax.train.resolve import model_config, task_weights
+from rt2_jax.train.state import TrainState
+from rt2_jax.train.step import Program, check_constrained, make_program
+
+EXIT_DONE = 0
+EXIT_PREEMPTED = 42  # a JobSet restarts the job on this code
+EXIT_INTERRUPTED = 130
+
+
+def train(config: TrainConfig, workdir: str | pathlib.Path) -> int:
+    """Trains to ``config.steps``, going on from the newest whole checkpoint under `workdir`.
+
+    Writes ``config.json``, ``bundle.json``, ``vocabulary.model``, ``metrics.jsonl`` and ``checkpoints/`` there.
+
+    Returns:
+        0 when done, 42 after SIGTERM (saved; start again), 130 after Ctrl-C (saved).
+
+    Raises:
+        UserError: anything in the config, the data or the checkpoints that does not fit, before the first step where it
+            can be known by then; a loss that is not finite; a full disk.
+    """
+    workdir = pathlib.Path(workdir).resolve()
+    vocabulary = Vocabulary.load(config.vocabulary or DEFAULT_VOCABULARY)
+    card = load_card(config.card)
+    weights = task_weights(config)
+    model = model_config(config, vocabulary)
+    backbone = make_backbone(model)
+    mesh = make_mesh(config.mesh or None)
+    program = make_program(config, backbone, len(weights), mesh)
+    data = Data(config, weights, program, vocabulary.sha256)
+    data.check()
+    lengths = {"prompt_len": config.prompt_len, "target_len": config.target_len}
+    meta = bundle_meta(model, vocabulary, card, ActionBins(card.space), tasks=weights, **lengths)
+    with partitioned(mesh):
+        check_constrained(program, backbone)
+        checkpoints = Checkpoints(workdir, meta, config.keep)
+        restored = checkpoints.restore(program.state)
+        state, progress = restored or (_fresh_state(config, program, backbone, vocabulary), Progress(0, 0))
+        if jax.process_index() == 0:
+            (workdir / "config.json").write_text(config.to_json(), encoding="utf-8")
+            write_meta(workdir, meta, vocabulary)
+        with checkpoints:
+            return _run(config, workdir, program, data, checkpoints, state, progress)
+
+
+def _run(
+    config: TrainConfig,
+    workdir: pathlib.Path,
+    program: Program,
+    data: "Data",
+    checkpoints: Checkpoints,
+    state: TrainState,
+    start: Progress,
+) -> int:
+    first, step, stopped = jax.process_index() == 0, start.step, None
+    window = Window(data.tasks)
+    with contextlib.ExitStack() as stack:
+        signals = stack.enter_context(StopSignals())
+        log = stack.enter_context(MetricsLog(workdir, step, config.tensorboard, enabled=first))
+        bar = stack.enter_context(ProgressBar(config.steps, step, config.batch_size, enabled=first))
+        reader = stack.enter_context(data.reader("train", start.example))
+        if step:
+            bar.say(f"going on from step {step} of {workdir}")
+        batch = data.put(next(reader)) if step < config.steps else None
+        while step < config.steps and not stopped:
+            with jax.transfer_guard("disallow"):
+                state, metrics = program.train_step(state, batch)
+            step += 1
+            last = step == config.steps
+            window.add(metrics)
+            if not last:
+                batch = data.put(next(reader))  # while the device computes
+            bar.advance(step)
+            if step % config.log_every == 0 or last:
+                numbers = window.flush(step)
+                numbers["examples_per_second"] = bar.report(step, numbers)
+                log.write(step, "train", numbers)
+            if config.eval_every and (step % config.eval_every == 0 or last):
+                with bar.paused():
+                    numbers = evaluate(config, program, data, state.params)
+                bar.say(f"step {step}: validation  " + _short(numbers, data.tasks))
+                log.write(step, "validation", numbers)
+            stopped = signals.received or ("SIGTERM" if signals.coordinated and checkpoints.preempted(step) else None)
+            if step % config.checkpoint_every == 0 or last or stopped:
+                window.check_finite(step)
+                with bar.paused():
+                    checkpoints.save(state, Progress(step, start.example + (step - start.step) * config.batch_size))
+    if not stopped or step == config.steps:
+        return EXIT_DONE
+    print(f"{stopped}: saved at step {step} of {config.steps}; run the same command to go on", file=sys.stderr)
+    return EXIT_PREEMPTED if stopped == "SIGTERM" else EXIT_INTERRUPTED
+
+
+class Window:
+    """The metrics of the steps since the last report, left on the device until it is due."""
+
+    def __init__(self, tasks: tuple[str, ...]):
+        self._tasks = tasks
+        self._metrics: list[dict[str, Any]] = []
+
+    def add(self, metrics: dict[str, Any]) -> None:
+        """Adds a step; waits for the step before it, so that the host runs one step ahead at most."""
+        if self._metrics:
+            jax.block_until_ready(self._metrics[-1]["loss"])
+        self._metrics.append(metrics)
+
+    def check_finite(self, step: int) -> None:
+        """Raises a UserError when the last step's loss is not a number: such a state must not be saved."""
+        if self._metrics:
+            self._require_finite(float(jax.device_get(self._metrics[-1]["loss"])), step)
+
+    def flush(self, step: int) -> dict[str, float]:
+        """Numbers over the window's steps: means per token, the last learning rate, the mean gradient norm."""
+        rows = jax.device_get(self._metrics)
+        self._metrics = []
+        sums = {name: np.sum([row["sums"][name] for row in rows], axis=0, dtype=np.float64) for name in SUMS}
+        numbers = summarize(sums, self._tasks)
+        numbers["total_loss"] = float(np.mean([row["loss"] for row in rows], dtype=np.float64))
+        numbers["grad_norm"] = float(np.mean([row["grad_norm"] for row in rows], dtype=np.float64))
+        numbers["learning_rate"] = float(rows[-1]["learning_rate"])
+        numbers["steps"] = len(rows)
+        self._require_finite(numbers["total_loss"], step)
+        return numbers
+
+    def _require_finite(self, loss: float, step: int) -> None:
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the loss is {loss} at step {step}; lower optimizer.learning_rate or set optimizer.clip_norm, then "
+                "run again: it goes on from the last checkpoint"
+            )
+
+
+def evaluate(config: TrainConfig, program: Program, data: "Data", params: Any) -> dict[str, float]:
+    """Teacher-forced metrics of `eval_batches` validation batches of each task, the same ones at every call."""
+    total = None
+    with data.reader("validation", 0) as reader:
+        for _ in range(config.eval_batches * len(data.tasks)):
+            sums = jax.device_get(program.eval_step(params, data.put(next(reader))))
+            total = sums if total is None else {name: total[name] + sums[name] for name in sums}
+    return summarize(total, data.tasks)
+
+
+def host_rows(sharding: NamedSharding, rows: int) -> tuple[int, int]:
+    """(index, count): this host holds the `index`-th of `count` equal runs of a global batch's rows.
+
+    Hosts that share rows (a tensor axis across hosts) get the same index.
+    """
+    spans = {span[0].indices(rows)[:2] for span in sharding.addressable_devices_indices_map((rows,)).values()}
+    start, stop = min(span[0] for span in spans), max(span[1] for span in spans)
+    size = stop - start
+    covered = sum(end - begin for begin, end in spans)
+    if covered != size or rows % size or start % size:
+        raise RuntimeError(f"this host's rows {sorted(spans)} of {rows} are no equal run; order the mesh by host")
+    return start // size, rows // size
+
+
+class Data:
+    """A run's readers, and the way of a batch from this host's memory to all devices.
+
+    Attributes:
+        tasks: names; a task's id is its place.
+    """
+
+    def __init__(self, config: TrainConfig, weights: dict[str, float], program: Program, vocabulary_sha256: str):
+        self.tasks = tuple(weights)
+        self._config, self._weights, self._shapes = config, weights, program.batch
+        self._vocabulary = vocabulary_sha256
+        self._host = host_rows(program.batch["task"].sharding, config.batch_size)
+
+    def check(self) -> None:
+        """Opens both splits, so that what is wrong with them is known before anything compiles."""
+        for split in ("train", "validation") if self._config.eval_every else ("train",):
+            self.reader(split, 0).close()
+
+    def reader(self, split: str, start_example: int) -> BatchReader:
+        """The mixture of the train split; of the validation split, every task alike and the same order in every run."""
+        config, training = self._config, split == "train"
+        return make_reader(
+            config.data_dir,
+            self._weights if training else dict.fromkeys(self.tasks, 1.0),
+            split,
+            config.batch_size,
+            config.seed if training else 0,
+            config.prompt_len,
+            config.target_len,
+            start_example,
+            *self._host,
+            vocabulary_sha256=self._vocabulary,
+            image_size=self._shapes["images"].shape[2],
+        )
+
+    def put(self, batch: Batch) -> dict[str, jax.Array]:
+        """This host's rows as global arrays.
+
+        Raises:
+            UserError: the data have another number of images than the model.
+        """
+        images, wanted = batch.images.shape[1], self._shapes["images"].shape[1]
+        if images != wanted:
+            raise UserError(f"the data have {images} images an example, the model takes {wanted}; change num_images")
+        return {
+            name: jax.make_array_from_process_local_data(self._shapes[name].sharding, array, self._shapes[name].shape)
+            for name, array in batch.tree().items()
+        }
+
+
+def _fresh_state(config: TrainConfig, program: Program, backbone: Backbone, vocabulary: Vocabulary) -> TrainState:
+    if not config.init_from:
+        return program.init(jax.random.key(config.seed))
+    source = pathlib.Path(config.init_from)
+    check_vocabulary(read_meta(source), vocabulary.sha256, "this run")
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, program.state.params)
+    params = restore_params(params_path(source)[0], backbone, shardings)
+    step = jax.device_put(np.zeros((), np.int32), program.state.step.sharding)
+    return TrainState(step, params, program.init_opt_state(params))
+
+
+class StopSignals:
+    """Turns the first SIGINT or SIGTERM into a request to stop after the step; a second Ctrl-C stops at once.
+
+    Attributes:
+        received: the signal's name, or None.
+        coordinated: jax.distributed runs, and then listens for SIGTERM itself, so that all hosts stop at one step.
+    """
+
+    def __init__(self):
+        self.received: str | None = None
+        self.coordinated = jax.distributed.is_initialized()
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignals":
+        if threading.current_thread() is threading.main_thread():
+            wanted = (signal.SIGINT,) if self.coordinated else (signal.SIGINT, signal.SIGTERM)
+            self._previous = {number: signal.signal(number, self._receive) for number in wanted}
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, _: Any) -> None:
+        if self.received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = signal.Signals(number).name
+
+
+def _short(numbers: dict[str, float], tasks: tuple[str, ...]) -> str:
+    parts = [f"loss {numbers['loss']:.4f}"]
+    parts += [f"{task} {numbers[task + '/token_accuracy']:.3f}" for task in tasks if task + "/loss" in numbers]
+    return "  ".join(parts)

@@ -1,0 +1,40 @@
+"""What a config's names stand for: task weights and the model."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from rt2_jax.data.mixtures import mixture_weights
+from rt2_jax.errors import UserError
+from rt2_jax.models.config import ModelConfig
+from rt2_jax.models.sizes import get_config
+from rt2_jax.tokens.vocabulary import Vocabulary
+from rt2_jax.train.config import TrainConfig
+
+
+def task_weights(config: TrainConfig) -> dict[str, float]:
+    """Task -> weight of the config's mixture; a task's id is its place in it.
+
+    Raises:
+        UserError: an unknown mixture.
+    """
+    if isinstance(config.mixture, Mapping):
+        return dict(config.mixture)
+    return mixture_weights(config.mixture)
+
+
+def model_config(config: TrainConfig, vocabulary: Vocabulary) -> ModelConfig:
+    """The model of a config, with the vocabulary's size and the config's dropout.
+
+    Raises:
+        UserError: an unknown size or field, or values that do not fit together.
+    """
+    fields: dict[str, Any] = {"size": config.model} if isinstance(config.model, str) else dict(config.model)
+    model = get_config(fields.pop("size", "tiny"))
+    if config.dropout is not None:
+        fields["text"] = {**fields.get("text", {}), "dropout_rate": config.dropout}
+    try:
+        return model.replace(**{**fields, "vocab_size": vocabulary.size})
+    except TypeError as error:
+        known = ", ".join(field.name for field in dataclasses.fields(ModelConfig))
+        raise UserError(f"config: model {config.model!r}: {error}; allowed: size, {known}") from error

@@ -1,0 +1,79 @@
+"""A model of a few thousand parameters and a prepared dataset of a few dozen examples."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from array_record.python.array_record_module import ArrayRecordWriter
+
+from rt2_jax.data.records import PreparedIndex, Record, encode_record, index_to_json, prepared_dir
+from rt2_jax.inputs.images import encode_jpeg
+from rt2_jax.tokens.vocabulary import Vocabulary
+
+IMAGE_SIZE = 24
+TASKS = ("reach", "name")
+MODEL = {
+    "size": "tiny",
+    "image_size": IMAGE_SIZE,
+    "scan_unroll": False,
+    "vision": {"width": 16, "layers": 1, "heads": 2, "head_dim": 8, "mlp": 32, "stem_width": 8},
+    "text": {"width": 16, "encoder_layers": 1, "decoder_layers": 1, "heads": 2, "head_dim": 8, "mlp": 32},
+}
+FIELDS = {
+    "mixture": {"reach": 3.0, "name": 1.0},
+    "model": MODEL,
+    "steps": 12,
+    "batch_size": 8,
+    "prompt_len": 8,
+    "target_len": 12,
+    "log_every": 1,
+    "eval_every": 0,
+    "eval_batches": 1,
+    "checkpoint_every": 3,
+    "optimizer": {"name": "adamw", "beta1": 0.9, "learning_rate": 3e-3, "warmup_steps": 2, "clip_norm": 1.0},
+}
+
+
+def write_split(data_dir, task, split, count, seed):
+    """Prepared records: a frame of one colour, and the colour's level as an action of equal bins."""
+    vocabulary = Vocabulary.load()
+    folder = prepared_dir(data_dir, task, split)
+    folder.mkdir(parents=True)
+    writer = ArrayRecordWriter(str(folder / "part-00000.array_record"), "group_size:1")
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        level = int(rng.integers(0, 256))
+        frame = np.full((IMAGE_SIZE, IMAGE_SIZE, 3), level, np.uint8)
+        prompt = np.asarray(vocabulary.encode("7 8 9"), np.int32)
+        text = f"{level} " * 3 if task == "reach" else "3 4"
+        target = np.asarray([*vocabulary.encode(text.strip()), vocabulary.eos_id], np.int32)
+        writer.write(encode_record(Record((encode_jpeg(frame),), prompt, target, task)))
+    writer.close()
+    index = PreparedIndex(
+        task=task,
+        split=split,
+        num_examples=count,
+        files=(("part-00000.array_record", count),),
+        vocabulary=vocabulary.sha256,
+        image_size=IMAGE_SIZE,
+        num_images=1,
+        longest_prompt=8,
+        longest_target=12,
+    )
+    (folder / "index.json").write_text(index_to_json(dataclasses.replace(index)))
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """A folder with both tasks prepared."""
+    path = tmp_path_factory.mktemp("prepared")
+    for seed, task in enumerate(TASKS):
+        write_split(path, task, "train", 40, seed)
+        write_split(path, task, "validation", 10, 100 + seed)
+    return path
+
+
+@pytest.fixture
+def fields(data_dir):
+    """The fields of a small run over `data_dir`."""
+    return {**FIELDS, "data_dir": str(data_dir)}
