@@ -21,7 +21,7 @@ def build(
     seed: int = 0,
     workers: int = 2,
     skills: Sequence[str] = SKILLS,
-    noise: float = 0.1,
+    noise: float = 0.15,
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> dict[str, pathlib.Path]:

@@ -13,7 +13,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import seqio
 import tensorflow as tf
 from array_record.python.array_record_module import ArrayRecordWriter
@@ -92,7 +91,7 @@ def prepare(
         The index of every split, kept ones included.
 
     Raises:
-        UserError: an unknown task, one that has another vocabulary, data prepared otherwise, a bad example, a full disk.
+        UserError: an unknown task, one with another vocabulary, data prepared otherwise, a bad example, a full disk.
     """
     data_dir = pathlib.Path(data_dir)
     if not isinstance(vocabulary, Vocabulary):
@@ -143,11 +142,11 @@ def _check_vocabulary(task: seqio.Task, vocabulary: Vocabulary) -> None:
         feature = task.output_features.get(name)
         words = feature and feature.vocabulary
         if not isinstance(words, SeqioVocabulary):
-            raise UserError(f"task {task.name}: its feature {name!r} has no SeqioVocabulary; use the register functions")
+            raise UserError(f"task {task.name}: its feature {name!r} has no SeqioVocabulary; give it one")
         if words.vocabulary.sha256 != vocabulary.sha256:
             raise UserError(
-                f"task {task.name} is registered with vocabulary {words.vocabulary.path}, asked for is {vocabulary.path}; "
-                "register it with the latter"
+                f"task {task.name} is registered with vocabulary {words.vocabulary.path}, asked for is "
+                f"{vocabulary.path}; register it with the latter"
             )
 
 
@@ -275,10 +274,10 @@ class _SplitWriter:
             with Image.open(io.BytesIO(data)) as image:
                 kind, size = image.format, image.size
         except OSError as error:
-            raise UserError(f"{self._task}: an image of {len(data)} bytes does not decode ({error}); repair it") from error
+            raise UserError(f"{self._task}: an image does not decode ({error}); repair or drop it") from error
         if self._image_size is None:
             if size[0] != size[1]:
-                raise UserError(f"{self._task}: frames are {size[0]} x {size[1]} pixels; give the image size to resize to")
+                raise UserError(f"{self._task}: frames are {size[0]} x {size[1]} pixels; give an image size")
             self._image_size = size[0]
         if kind == "JPEG" and size == (self._image_size, self._image_size):
             return data

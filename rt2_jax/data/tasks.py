@@ -223,7 +223,9 @@ def _add_task(
     seqio.TaskRegistry.remove(name)
     return seqio.TaskRegistry.add(
         name,
-        source=seqio.TfdsDataSource(tfds_data_dir=str(folder), splits=splits, decoders=dict(decoders)),
+        source=seqio.TfdsDataSource(
+            tfds_data_dir=str(folder), splits=splits, decoders=dict(decoders), read_only=True
+        ),
         preprocessors=[
             lambda dataset: dataset.flat_map(examples),
             seqio.preprocessors.tokenize,

@@ -116,7 +116,7 @@ class DecoderBlock(nn.Module):
         return carry, self.cross_attention.keys_values(encoded)
 
     def step(self, x, key, value, cross_key, cross_value, bias, buckets, cross_bias, index):
-        """One layer on the token at ``index``: x[B, 1, width], the layer's cache; gives its K and V [B, 1, H, D] too."""
+        """One layer on the token at ``index``: x[B, 1, width], its cache; gives its K and V [B, 1, H, D] too."""
         y = self.norm_self_attention(x)
         new_key, new_value = self.self_attention.keys_values(y)
         key = jax.lax.dynamic_update_slice_in_dim(key, new_key, index, axis=1)

@@ -26,7 +26,7 @@ SIZES: dict[str, ModelConfig] = {
         ModelConfig(
             name="tiny",
             vision=VitConfig(
-                patch_size=12, width=128, layers=4, heads=4, head_dim=32, mlp=512, stem_patches=(4, 3), stem_width=64
+                patch_size=16, width=128, layers=3, heads=4, head_dim=32, mlp=512, stem_patches=(4, 4), stem_width=64
             ),
             text=TextConfig(width=128, encoder_layers=2, decoder_layers=2, heads=4, head_dim=32, mlp=384),
             image_size=96,

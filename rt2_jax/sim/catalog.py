@@ -27,7 +27,14 @@ ROBOT_COLORS: tuple[str, ...] = ("red", "green", "blue", "yellow", "purple", "or
 ROBOT_SHAPES: tuple[str, ...] = ("cube", "ball", "cylinder", "cone")
 # Pairs of a robot colour and a robot shape that the robot data never shows: the easy unseen objects.
 HELD_OUT_PAIRS: frozenset[tuple[str, str]] = frozenset(
-    {("red", "ball"), ("green", "cylinder"), ("blue", "cone"), ("yellow", "cube"), ("purple", "cylinder"), ("orange", "cube")}
+    {
+        ("red", "ball"),
+        ("green", "cylinder"),
+        ("blue", "cone"),
+        ("yellow", "cube"),
+        ("purple", "cylinder"),
+        ("orange", "cube"),
+    }
 )
 
 DIGITS: tuple[str, ...] = tuple("123456789")

@@ -2,13 +2,15 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from rt2_jax.actions import ARM, ActionBins, arm_space
 from rt2_jax.errors import UserError
 
+# A busy machine is no failure.
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SPACE = arm_space(0.04, 0.3)
 CENTRE = ActionBins(SPACE)
 RT1 = ActionBins(SPACE, decoding="rt1")
@@ -22,6 +24,7 @@ def physical(unit):
     return action.astype(np.float32)
 
 
+@PATIENT
 @given(UNIT)
 def test_centre_errs_by_half_a_bin_at_most(unit):
     action = physical(unit)
@@ -31,12 +34,14 @@ def test_centre_errs_by_half_a_bin_at_most(unit):
     assert (error[..., 0] == 0).all()
 
 
+@PATIENT
 @given(BINS)
 def test_centre_bins_survive_a_round_trip(bins):
     bins[:, 0] %= 2
     np.testing.assert_array_equal(CENTRE.encode(CENTRE.decode(bins)), bins)
 
 
+@PATIENT
 @given(UNIT)
 def test_rt1_truncates_to_the_left_edge(unit):
     action = physical(unit)
@@ -61,6 +66,7 @@ def test_known_bins():
     np.testing.assert_allclose(decoded[:4], [0.0, -0.04, -0.04, 0.04], rtol=1e-6)
 
 
+@PATIENT
 @given(hnp.arrays(np.float32, (8,), elements=st.floats(-(2.0**90), 2.0**90, width=32)))
 def test_values_outside_go_to_the_nearest_bin_and_are_counted(action):
     bins = CENTRE.encode(action)

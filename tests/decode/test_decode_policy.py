@@ -7,13 +7,14 @@ from rt2_jax.decode import policy as policy_module
 from rt2_jax.decode.policy import Policy
 from rt2_jax.errors import UserError
 from rt2_jax.inputs.prompts import plan_target, robot_prompt
-from rt2_jax.models import SIZES, make_backbone
+from rt2_jax.models import ModelConfig, TextConfig, VitConfig, make_backbone
 from rt2_jax.tokens import Vocabulary
 
 VOCABULARY = Vocabulary.load()
 EOS = VOCABULARY.eos_id
 ACTION = [1, 128, 91, 241, 5, 101, 127, 217]
 ACTION_TEXT = "1 128 91 241 5 101 127 217"
+SIDE = 16  # of the real model's frames
 IMAGES = np.zeros((3, 8, 8, 3), np.uint8)
 
 
@@ -155,18 +156,21 @@ def test_sampling_needs_a_key_and_follows_it(parts):
 
 @pytest.fixture(scope="module")
 def real_policy(parts):
-    tiny = SIZES["tiny"]
-    vision = {"layers": 1, "width": 32, "mlp": 64, "stem_width": 16}
-    text = {"width": 32, "encoder_layers": 1, "decoder_layers": 1, "mlp": 64}
-    config = tiny.replace(vision=vision, text=text, image_size=24)
+    config = ModelConfig(
+        name="toy",
+        vision=VitConfig(patch_size=SIDE // 2, width=32, layers=1, heads=2, head_dim=16, mlp=64),
+        text=TextConfig(width=32, encoder_layers=1, decoder_layers=1, heads=2, head_dim=16, mlp=64),
+        image_size=SIDE,
+        vocab_size=VOCABULARY.size,
+    )
     backbone = make_backbone(config)
     params = backbone.init(jax.random.key(3))
-    return Policy(backbone, params, VOCABULARY, parts.bins, parts.grammar, image_size=24, prompt_len=24, plan_len=20)
+    return Policy(backbone, params, VOCABULARY, parts.bins, parts.grammar, image_size=SIDE, prompt_len=24, plan_len=20)
 
 
 def test_an_untrained_model_acts_validly(real_policy):
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (4, 24, 24, 3), np.uint8)
+    images = rng.integers(0, 256, (4, SIDE, SIDE, 3), np.uint8)
     output = real_policy.act(images, ["pick red cube", "push blue ball left", "a", "b"], mode="plan")
     assert np.isfinite(output.actions).all() and set(output.bins[:, 0].tolist()) <= {0, 1}
     for text, bins in zip(output.text, output.bins, strict=True):
@@ -176,7 +180,7 @@ def test_an_untrained_model_acts_validly(real_policy):
 def test_cached_decoding_is_the_argmax_of_teacher_forced_logits(real_policy, parts):
     """The sampler's loop and the training forward pass agree token for token under the grammar."""
     rng = np.random.default_rng(1)
-    images = rng.integers(0, 256, (4, 1, 24, 24, 3), np.uint8)
+    images = rng.integers(0, 256, (4, 1, SIDE, SIDE, 3), np.uint8)
     prompt = rng.integers(3, VOCABULARY.num_pieces, (4, 24)).astype(np.int32)
     start = np.full(4, parts.grammar.start["action"], np.int32)
     sampler = real_policy._sampler("action", 9)

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rt2_jax.decode.sampler import _truncate, make_sampler
@@ -10,6 +10,8 @@ from rt2_jax.errors import UserError
 from rt2_jax.tokens import Vocabulary, action_text, bins_of_tokens
 from rt2_jax.tokens.grammar import marker_tokens
 
+# A busy machine is no failure.
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 MAX_LEN = 20
 WARM = (("temperature", 1.0),)
 HOT_BUT_TRUNCATED = (("temperature", 100.0), ("top_k", 5), ("top_p", 0.5))
@@ -71,7 +73,7 @@ batches = st.lists(st.sampled_from(MODES), min_size=4, max_size=4)
 samplings = st.sampled_from([(), WARM, HOT_BUT_TRUNCATED])
 
 
-@settings(deadline=None, max_examples=100)
+@settings(PATIENT, max_examples=100)
 @given(scripts, batches, samplings, st.integers(0, 2**30), st.sampled_from([0.0, 1.0, 1e4, 1e38]), st.integers(0, 3))
 def test_no_logits_yield_an_invalid_output(run, parts, script, modes, sampling, seed, scale, poison):
     samples = run(script, modes, rng=seed, sampling=sampling, seed=seed, scale=scale, poison=poison)
@@ -82,7 +84,7 @@ def test_no_logits_yield_an_invalid_output(run, parts, script, modes, sampling, 
     assert (samples.logprob[~live] == 0).all()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(PATIENT, max_examples=30)
 @given(scripts, st.sampled_from([11, 12]), st.integers(0, 99))
 def test_a_plan_is_forced_in_time(run, parts, script, max_len, seed):
     modes = ("plan", "action", "text", "plan")
@@ -133,7 +135,7 @@ def test_a_finished_row_waits_for_nobody_and_stays_pad(run):
     assert not samples.tokens[3].any()
 
 
-@settings(deadline=None, max_examples=20)
+@settings(PATIENT, max_examples=20)
 @given(scripts, st.integers(0, 99))
 def test_a_row_does_not_depend_on_its_company(run, script, seed):
     fields = {"sampling": WARM, "rng": seed, "scale": 3.0, "seed": seed}

@@ -36,7 +36,7 @@ def test_changed_configs_round_trip(name, images, rate, remat, bias):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"image_size": 100}, "image_size 100 is no multiple of patch_size 12"),
+        ({"image_size": 100}, "image_size 100 is no multiple of patch_size 16"),
         ({"vision": {"stem_patches": (4, 4)}}, "must multiply to patch_size 12"),
         ({"vision": {"stem_width": 0}}, "stem_width 0 must be positive"),
         ({"compute_dtype": "float16"}, "compute_dtype 'float16' is none of"),

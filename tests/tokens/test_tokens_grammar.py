@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rt2_jax.actions import ARM, ActionBins
@@ -10,6 +10,8 @@ from rt2_jax.tokens import Vocabulary, action_text, build_grammar
 from rt2_jax.tokens.grammar import FORBIDDEN, marker_tokens
 from rt2_jax.tokens.train_vocabulary import train_vocabulary
 
+# A busy machine is no failure.
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 VOCABULARY = Vocabulary.load()
 ALLOWED = ActionBins(ARM).allowed
 GRAMMAR = build_grammar(VOCABULARY, ALLOWED)
@@ -55,6 +57,7 @@ def test_table_is_small_and_numpy():
     }
 
 
+@PATIENT
 @given(bins_strategy)
 def test_every_valid_action_is_accepted(bins):
     ids = VOCABULARY.encode(action_text(bins))
@@ -63,6 +66,7 @@ def test_every_valid_action_is_accepted(bins):
     assert GRAMMAR.accepts([*ids, EOS], "text")
 
 
+@PATIENT
 @given(st.integers(0, 8), st.integers(0, VOCABULARY.size - 1))
 def test_in_action_mode_one_wrong_token_is_refused(position, token):
     ids = [*ACTION_IDS, EOS]
@@ -83,6 +87,7 @@ def test_an_incomplete_or_overlong_action_is_refused(ids):
     assert not GRAMMAR.accepts([*VOCABULARY.encode("Plan: x. Action:"), *ids], "plan")
 
 
+@PATIENT
 @given(text_strategy)
 def test_text_takes_every_text_token_and_no_other(tokens):
     assert GRAMMAR.accepts([*tokens, EOS], "text")
@@ -91,6 +96,7 @@ def test_text_takes_every_text_token_and_no_other(tokens):
         assert steps(GRAMMAR, [*tokens, bad], "text") == FORBIDDEN
 
 
+@PATIENT
 @given(text_strategy, bins_strategy)
 def test_a_plan_ends_only_after_its_action(tokens, bins):
     marker = marker_tokens(VOCABULARY)
@@ -110,6 +116,7 @@ def test_only_the_canonical_marker_starts_an_action():
     assert GRAMMAR.accepts([*ids, *VOCABULARY.encode("cube Action:"), *ACTION_IDS, EOS], "plan")
 
 
+@PATIENT
 @given(st.lists(st.integers(0, 1), min_size=1, max_size=5), st.lists(st.integers(0, 2), max_size=20))
 def test_the_marker_is_found_wherever_it_overlaps_itself(pattern, seen):
     marker = [5 + letter for letter in pattern]

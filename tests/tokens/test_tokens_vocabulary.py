@@ -1,13 +1,15 @@
 import numpy as np
 import pytest
 import sentencepiece
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rt2_jax.errors import UserError
 from rt2_jax.tokens import DEFAULT_VOCABULARY, Vocabulary
 from rt2_jax.tokens.train_vocabulary import train_vocabulary
 
+# A busy machine is no failure.
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 VOCABULARY = Vocabulary.load()
 CORPUS = ["pick red cube", "Plan: pick red cube. Action: 1 2", "Generate caption in en", "Würfel auf dem Tisch"] * 8
 
@@ -21,6 +23,7 @@ def test_every_integer_is_one_token_at_the_start_of_a_word():
         assert VOCABULARY.decode([token]) == str(integer)
 
 
+@PATIENT
 @given(st.lists(st.integers(0, 999), min_size=8, max_size=8))
 def test_eight_integers_are_eight_tokens(integers):
     text = " ".join(map(str, integers))
@@ -29,6 +32,7 @@ def test_eight_integers_are_eight_tokens(integers):
     assert VOCABULARY.decode(ids) == text
 
 
+@PATIENT
 @given(st.text(st.characters(exclude_characters="\u2581\0", exclude_categories=("Cs",))))
 def test_any_text_comes_back(text):
     assert VOCABULARY.decode(VOCABULARY.encode(text)) == text

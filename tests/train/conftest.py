@@ -10,13 +10,15 @@ from rt2_jax.data.records import PreparedIndex, Record, encode_record, index_to_
 from rt2_jax.inputs.images import encode_jpeg
 from rt2_jax.tokens.vocabulary import Vocabulary
 
-IMAGE_SIZE = 24
+IMAGE_SIZE = 32
 TASKS = ("reach", "name")
 MODEL = {
     "size": "tiny",
     "image_size": IMAGE_SIZE,
     "scan_unroll": False,
-    "vision": {"width": 16, "layers": 1, "heads": 2, "head_dim": 8, "mlp": 32, "stem_width": 8},
+    "vision": {
+        "patch_size": 12, "stem_patches": (4, 3), "stem_width": 8, "width": 16, "layers": 1, "heads": 2, "head_dim": 8, "mlp": 32
+    },
     "text": {"width": 16, "encoder_layers": 1, "decoder_layers": 1, "heads": 2, "head_dim": 8, "mlp": 32},
 }
 FIELDS = {

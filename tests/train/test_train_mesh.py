@@ -20,7 +20,7 @@ from rt2_jax.train.step import check_constrained, make_program
 
 model = get_config("tiny").replace(
     image_size=24, vocab_size=64, scan_unroll=False,
-    vision=dict(width=16, layers=2, heads=2, head_dim=8, mlp=32, stem_width=8),
+    vision=dict(patch_size=12, stem_patches=(4, 3), stem_width=8, width=16, layers=1, heads=2, head_dim=8, mlp=32),
     text=dict(width=16, encoder_layers=1, decoder_layers=2, heads=2, head_dim=8, mlp=32),
 )
 backbone = make_backbone(model)

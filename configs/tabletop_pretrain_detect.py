@@ -1,0 +1,30 @@
+"""Stage 1 of the small VLM: seeing comes first. Detection strings alone, from random weights.
+
+rt2 train --config configs/tabletop_pretrain_detect.py --workdir runs/detect
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = ml_collections.ConfigDict()
+    config.model = "tiny"
+    config.data_dir = "runs/data"
+    config.mixture = "tabletop_detect_only"
+    config.batch_size = 64
+    config.steps = 3000
+    config.prompt_len = 32
+    config.target_len = 64
+    config.optimizer = {
+        "name": "adamw",
+        "learning_rate": 1.5e-3,
+        "schedule": "cosine",
+        "warmup_steps": 300,
+        "beta1": 0.9,
+        "beta2": 0.98,
+        "weight_decay": 1e-2,
+        "clip_norm": 1.0,
+    }
+    config.eval_every = 500
+    config.checkpoint_every = 500
+    return config

@@ -1,0 +1,31 @@
+"""Stage 2 of the small VLM: questions, places and captions on top of what stage 1 sees. Gives data/checkpoints/tabletop_vlm.
+
+rt2 train --config configs/tabletop_pretrain_web.py --workdir runs/vlm
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = ml_collections.ConfigDict()
+    config.model = "tiny"
+    config.data_dir = "runs/data"
+    config.mixture = "tabletop_web_only"
+    config.batch_size = 64
+    config.steps = 3000
+    config.prompt_len = 32
+    config.target_len = 64
+    config.init_from = "runs/detect"
+    config.optimizer = {
+        "name": "adamw",
+        "learning_rate": 1e-3,
+        "schedule": "cosine",
+        "warmup_steps": 200,
+        "beta1": 0.9,
+        "beta2": 0.98,
+        "weight_decay": 1e-2,
+        "clip_norm": 1.0,
+    }
+    config.eval_every = 500
+    config.checkpoint_every = 500
+    return config

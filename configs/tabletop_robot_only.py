@@ -1,0 +1,31 @@
+"""Fine-tuning on robot data alone: what co-fine-tuning is compared with (RT-2, section 4.3).
+
+rt2 train --config configs/tabletop_robot_only.py --workdir runs/robot_only
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = ml_collections.ConfigDict()
+    config.model = "tiny"
+    config.data_dir = "runs/data"
+    config.mixture = "tabletop_robot_only"
+    config.batch_size = 64
+    config.steps = 4000
+    config.prompt_len = 32
+    config.target_len = 40
+    config.init_from = "data/checkpoints/tabletop_vlm"
+    config.optimizer = {
+        "name": "adamw",
+        "learning_rate": 1e-3,
+        "schedule": "cosine",
+        "warmup_steps": 100,
+        "beta1": 0.9,
+        "beta2": 0.98,
+        "weight_decay": 1e-2,
+        "clip_norm": 1.0,
+    }
+    config.eval_every = 500
+    config.checkpoint_every = 500
+    return config

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# demo.sh OUT: the main job at the size of a laptop. Every line is a command you can run yourself.
+set -euo pipefail
+out=${1:-runs/demo}
+set -x
+rt2 data build --data "$out/data" --robot-episodes 1500 --web-images 6000
+rt2 data prepare --data "$out/data" --mixture tabletop_cofinetune_50
+rt2 train --config configs/tabletop_demo.py --workdir "$out/run" --config.data_dir="$out/data"
+rt2 eval --checkpoint "$out/run" --reference data/checkpoints/tabletop_vlm --data "$out/data" --out "$out/report"
