@@ -12,9 +12,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.data_dir = "runs/data"
     config.mixture = "tabletop_detect_only"
     config.batch_size = 64
-    config.steps = 3000
-    config.prompt_len = 32
-    config.target_len = 64
+    config.steps = 2000
+    config.prompt_len = 8
+    config.target_len = 52
     config.optimizer = {
         "name": "adamw",
         "learning_rate": 1.5e-3,

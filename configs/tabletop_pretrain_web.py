@@ -1,4 +1,4 @@
-"""Stage 2 of the small VLM: questions, places and captions on top of what stage 1 sees. Gives data/checkpoints/tabletop_vlm.
+"""Stage 2 of the small VLM: questions, places and captions on top of what stage 1 sees.
 
 rt2 train --config configs/tabletop_pretrain_web.py --workdir runs/vlm
 """

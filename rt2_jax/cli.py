@@ -1,6 +1,7 @@
 """The command ``rt2``: data | train | eval | sample. Every verb imports what it needs when it runs."""
 
 import argparse
+import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -62,6 +63,12 @@ def _path(text: str) -> pathlib.Path:
     return pathlib.Path(text).expanduser()
 
 
+def _quiet_tensorflow() -> None:
+    """Data work is the CPU's: TensorFlow must neither take an accelerator nor tell us that it found none."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+
+
 def _names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
 
@@ -75,9 +82,9 @@ def _add_data(verbs) -> None:
 
     build = _verb(
         kinds, "build", _data_build, "write the tabletop datasets",
-        "Two datasets in TFDS layout: DATA/tabletop_robot, demonstrations of the scripted expert as RLDS episodes, and\n"
-        "DATA/tabletop_web, images with captions, questions and places from the wider world. An interrupted build goes\n"
-        "on where it stopped; the same arguments give the same bytes.",
+        "Two datasets in TFDS layout: DATA/tabletop_robot, demonstrations of the scripted expert as RLDS episodes,\n"
+        "and DATA/tabletop_web, images with captions, questions and places from the wider world. An interrupted\n"
+        "build goes on where it stopped; the same arguments give the same bytes.",
     )  # fmt: skip
     build.add_argument("--data", type=_path, required=True, help="the folder to write to")
     build.add_argument("--robot-episodes", type=int, default=2000, help="demonstrations for training (default 2000)")
@@ -93,14 +100,16 @@ def _add_data(verbs) -> None:
         "position without TensorFlow.",
     )  # fmt: skip
     prepare.add_argument("--data", type=_path, required=True, help="the folder that rt2 data build wrote to")
-    prepare.add_argument("--tasks", type=_names, default=None, help="comma-separated tasks (default: all registered)")
-    prepare.add_argument("--vocabulary", type=_path, default=None, help="a SentencePiece model (default: the shipped one)")
+    which = prepare.add_mutually_exclusive_group()
+    which.add_argument("--tasks", type=_names, default=None, help="comma-separated tasks (default: all registered)")
+    which.add_argument("--mixture", default=None, help="the tasks of a mixture, e.g. tabletop_cofinetune_50")
+    prepare.add_argument("--vocabulary", type=_path, default=None, help="SentencePiece model (default: shipped)")
     prepare.add_argument("--task-modules", type=_names, default=[], help="modules that register tasks of your own")
     prepare.add_argument("--overwrite", action="store_true", help="prepare again what is there")
 
     inspect = _verb(
         kinds, "inspect", _data_inspect, "count prepared examples and draw some of them",
-        "Prints a table of the tasks under DATA/prepared and writes a sheet of examples, each with its prompt and target.",
+        "Prints a table of the tasks under DATA/prepared and draws a sheet of examples with prompts and targets.",
     )  # fmt: skip
     inspect.add_argument("--data", type=_path, required=True, help="the folder with prepared data")
     inspect.add_argument("--tasks", type=_names, default=None, help="comma-separated tasks (default: all prepared)")
@@ -114,6 +123,7 @@ def _add_data(verbs) -> None:
 
 
 def _data_build(arguments) -> None:
+    _quiet_tensorflow()
     from rt2_jax.data.build import build
 
     build(
@@ -128,11 +138,13 @@ def _data_build(arguments) -> None:
 
 
 def _data_prepare(arguments) -> None:
+    _quiet_tensorflow()
+    from rt2_jax.data.mixtures import mixture_weights
     from rt2_jax.data.prepare import prepare
 
     prepare(
         arguments.data,
-        tasks=arguments.tasks,
+        tasks=list(mixture_weights(arguments.mixture)) if arguments.mixture else arguments.tasks,
         vocabulary=arguments.vocabulary,
         task_modules=arguments.task_modules,
         overwrite=arguments.overwrite,
@@ -146,7 +158,7 @@ def _data_inspect(arguments) -> None:
 
 
 def _data_vocabulary(arguments) -> None:
-    from rt2_jax.sim.describe import corpus
+    from rt2_jax.sim.corpus import corpus
     from rt2_jax.tokens.train_vocabulary import train_vocabulary
 
     vocabulary = train_vocabulary(corpus(), arguments.out)
@@ -160,7 +172,7 @@ def _add_train(verbs) -> None:
     train = _verb(
         verbs, "train", _train, "train a model by a config",
         "A config is a Python file with get_config(); any of its values can be set on the command line:\n"
-        "  rt2 train --config configs/tabletop_demo.py --workdir runs/a --config.steps=100 --config.optimizer.name=adafactor\n"
+        "  rt2 train --config configs/tabletop_demo.py --workdir runs/a --config.steps=9 --config.seed=1\n"
         "Run again with the same workdir to go on from its last checkpoint, on any number of hosts.\n"
         "Exit code 42 means: stopped by SIGTERM with everything saved, start me again.",
     )  # fmt: skip
@@ -181,19 +193,20 @@ def _train(arguments) -> int:
 def _add_eval(verbs) -> None:
     evaluate = _verb(
         verbs, "eval", _eval, "drive the simulated arm and write the report",
-        "Closed loop on RT-2's splits (seen; unseen objects, backgrounds, environments; symbols, reasoning, persons) with\n"
-        "controls, beside what the same checkpoint still knows of the web. Writes OUT/report.json and OUT/report.html.",
+        "Closed loop on RT-2's splits (seen; unseen objects, backgrounds, environments; symbols, reasoning, persons)\n"
+        "with controls, beside what the same checkpoint still knows of the web. Writes OUT/report.json and\n"
+        "OUT/report.html.",
     )  # fmt: skip
     evaluate.add_argument("--checkpoint", type=_path, required=True, help="a run's workdir or a shipped bundle")
     evaluate.add_argument("--out", type=_path, required=True, help="the folder for the report")
-    evaluate.add_argument("--data", type=_path, default=None, help="prepared data for the offline metrics (default: none)")
-    evaluate.add_argument("--reference", type=_path, default=None, help="the checkpoint before robot data: shows forgetting")
+    evaluate.add_argument("--data", type=_path, default=None, help="prepared data, for the offline metrics")
+    evaluate.add_argument("--reference", type=_path, default=None, help="a checkpoint to show forgetting against")
     evaluate.add_argument("--splits", type=_names, default=None, help="comma-separated splits (default: all)")
     evaluate.add_argument("--skills", type=_names, default=None, help="comma-separated skills (default: all)")
     evaluate.add_argument("--episodes", type=int, default=20, help="episodes for each skill of a split (default 20)")
     evaluate.add_argument("--examples", type=int, default=256, help="held-out examples for each task (default 256)")
     evaluate.add_argument("--mode", choices=("action", "plan"), default="action", help="plan: think before each action")
-    evaluate.add_argument("--no-controls", action="store_true", help="leave out the controls, which treble the episodes")
+    evaluate.add_argument("--no-controls", action="store_true", help="leave out the controls")
     evaluate.add_argument("--seed", type=int, default=0, help="another seed, other episodes (default 0)")
 
 
@@ -221,15 +234,15 @@ def _eval(arguments) -> None:
 def _add_sample(verbs) -> None:
     sample = _verb(
         verbs, "sample", _sample, "ask a checkpoint about one image",
-        "With --instruction it answers with an action (or a plan and an action: --mode plan), decoded under the grammar,\n"
-        "in bins and in physical units; with --prompt it answers in text.",
+        "With --instruction it answers with an action (or a plan and an action: --mode plan), decoded under the\n"
+        "grammar, in bins and in physical units; with --prompt it answers in text.",
     )  # fmt: skip
     sample.add_argument("--checkpoint", type=_path, required=True, help="a run's workdir or a shipped bundle")
-    sample.add_argument("--image", type=_path, required=True, help="an image file; resized to what the model was trained on")
+    sample.add_argument("--image", type=_path, required=True, help="an image file; resized to the model's frames")
     asked = sample.add_mutually_exclusive_group(required=True)
     asked.add_argument("--instruction", help='what the robot is told, e.g. "pick up the red cube"')
     asked.add_argument("--prompt", help='any text, e.g. "Answer in en: what number is on the table?"')
-    sample.add_argument("--mode", choices=("action", "plan"), default="action", help="for an instruction (default action)")
+    sample.add_argument("--mode", choices=("action", "plan"), default="action", help="plan: think before the action")
     sample.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
     sample.add_argument("--seed", type=int, default=0, help="for a temperature above 0")
 

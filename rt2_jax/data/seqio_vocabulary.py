@@ -1,16 +1,19 @@
 """Our vocabulary as a seqio one, so that seqio tasks give the very ids that training and serving use."""
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Iterable
 
-import numpy as np
 import seqio
 import tensorflow as tf
+import tensorflow_text
 
 from rt2_jax.tokens.vocabulary import Vocabulary
 
 
 class SeqioVocabulary(seqio.Vocabulary):
-    """Wraps a `Vocabulary`. `encode_tf` calls it through Python: fit for preparing data, not for a TF graph on disk.
+    """Wraps a `Vocabulary`. In TensorFlow graphs the same SentencePiece model runs as TensorFlow Text's operation.
+
+    Python functions in a graph would do too, but they wait for the interpreter's lock at every example.
 
     Attributes:
         vocabulary: the wrapped one.
@@ -41,21 +44,16 @@ class SeqioVocabulary(seqio.Vocabulary):
         return self.vocabulary.decode(ids)
 
     def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
-        if s.shape.rank not in (0, None):
-            raise ValueError(f"SeqioVocabulary encodes one string at a time, not a tensor of shape {s.shape}")
-        ids = tf.numpy_function(self._encode_bytes, [s], tf.int32, stateful=False)
-        return tf.ensure_shape(ids, [None])
+        return self._operation.tokenize(s)
 
     def _decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
-        if ids.shape.rank != 1:
-            raise ValueError(f"SeqioVocabulary decodes one row of ids at a time, not a tensor of shape {ids.shape}")
-        return tf.ensure_shape(tf.numpy_function(self._decode_bytes, [ids], tf.string, stateful=False), [])
+        # The operation knows the model's pieces; ids of the padded rest of the vocabulary have no text.
+        known = tf.where(ids < self.vocabulary.num_pieces, ids, self.pad_id)
+        return self._operation.detokenize(known)
 
-    def _encode_bytes(self, text: bytes) -> np.ndarray:
-        return np.asarray(self.vocabulary.encode(text.decode("utf-8")), np.int32)
-
-    def _decode_bytes(self, ids: Sequence[int]) -> bytes:
-        return self.vocabulary.decode(ids).encode("utf-8")
+    @functools.cached_property
+    def _operation(self) -> tensorflow_text.SentencepieceTokenizer:
+        return tensorflow_text.SentencepieceTokenizer(model=self.vocabulary.path.read_bytes(), out_type=tf.int32)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SeqioVocabulary) and other.vocabulary.sha256 == self.vocabulary.sha256

@@ -220,6 +220,8 @@ def _add_task(
     # seqio keeps builders by folder for ever: forget one whose files have been replaced since.
     seqio.utils.LazyTfdsLoader._MEMOIZED_BUILDERS.pop((None, str(folder)), None)
     words = SeqioVocabulary(vocabulary or Vocabulary.load())
+    # Nothing here branches on tensors; AutoGraph would spend seconds on finding that out.
+    examples = tf.autograph.experimental.do_not_convert(examples)
     seqio.TaskRegistry.remove(name)
     return seqio.TaskRegistry.add(
         name,

@@ -1,81 +1,85 @@
-"""A model of a few thousand parameters and a prepared dataset of a few dozen examples."""
+"""Small data, a small config, and one compilation of the small model for all tests that train."""
 
-import dataclasses
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
 
-import numpy as np
+import jax
 import pytest
-from array_record.python.array_record_module import ArrayRecordWriter
 
-from rt2_jax.data.records import PreparedIndex, Record, encode_record, index_to_json, prepared_dir
-from rt2_jax.inputs.images import encode_jpeg
-from rt2_jax.tokens.vocabulary import Vocabulary
+_spec = importlib.util.spec_from_file_location("rt2_jax_tests_prepared", pathlib.Path(__file__).with_name("prepared.py"))
+prepared = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(prepared)
 
-IMAGE_SIZE = 32
-TASKS = ("reach", "name")
-MODEL = {
-    "size": "tiny",
-    "image_size": IMAGE_SIZE,
-    "scan_unroll": False,
-    "vision": {
-        "patch_size": 12, "stem_patches": (4, 3), "stem_width": 8, "width": 16, "layers": 1, "heads": 2, "head_dim": 8, "mlp": 32
-    },
-    "text": {"width": 16, "encoder_layers": 1, "decoder_layers": 1, "heads": 2, "head_dim": 8, "mlp": 32},
-}
-FIELDS = {
-    "mixture": {"reach": 3.0, "name": 1.0},
-    "model": MODEL,
-    "steps": 12,
-    "batch_size": 8,
-    "prompt_len": 8,
-    "target_len": 12,
-    "log_every": 1,
-    "eval_every": 0,
-    "eval_batches": 1,
-    "checkpoint_every": 3,
-    "optimizer": {"name": "adamw", "beta1": 0.9, "learning_rate": 3e-3, "warmup_steps": 2, "clip_norm": 1.0},
-}
+# Kills the process, as a machine that goes away does, when the metrics of step `kill_at` have been written.
+CHILD = """
+import json, os, signal, sys
+from rt2_jax.train import loop
+from rt2_jax.train.config import make_config
+from rt2_jax.train.metrics import MetricsLog
+
+fields, workdir, stop_at, how = json.loads(sys.argv[1])
+write = MetricsLog.write
+
+def stopping(self, step, split, metrics):
+    write(self, step, split, metrics)
+    if step == stop_at:
+        os.kill(os.getpid(), getattr(signal, how))
+
+MetricsLog.write = stopping
+sys.exit(loop.train(make_config(fields), workdir))
+"""
 
 
-def write_split(data_dir, task, split, count, seed):
-    """Prepared records: a frame of one colour, and the colour's level as an action of equal bins."""
-    vocabulary = Vocabulary.load()
-    folder = prepared_dir(data_dir, task, split)
-    folder.mkdir(parents=True)
-    writer = ArrayRecordWriter(str(folder / "part-00000.array_record"), "group_size:1")
-    rng = np.random.default_rng(seed)
-    for _ in range(count):
-        level = int(rng.integers(0, 256))
-        frame = np.full((IMAGE_SIZE, IMAGE_SIZE, 3), level, np.uint8)
-        prompt = np.asarray(vocabulary.encode("7 8 9"), np.int32)
-        text = f"{level} " * 3 if task == "reach" else "3 4"
-        target = np.asarray([*vocabulary.encode(text.strip()), vocabulary.eos_id], np.int32)
-        writer.write(encode_record(Record((encode_jpeg(frame),), prompt, target, task)))
-    writer.close()
-    index = PreparedIndex(
-        task=task,
-        split=split,
-        num_examples=count,
-        files=(("part-00000.array_record", count),),
-        vocabulary=vocabulary.sha256,
-        image_size=IMAGE_SIZE,
-        num_images=1,
-        longest_prompt=8,
-        longest_target=12,
-    )
-    (folder / "index.json").write_text(index_to_json(dataclasses.replace(index)))
+@pytest.fixture(scope="session")
+def compile_cache(tmp_path_factory):
+    """Programs compiled once serve every test and every child process."""
+    path = tmp_path_factory.mktemp("compiled")
+    wanted = {
+        "jax_compilation_cache_dir": str(path),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in wanted}
+    for name, value in wanted.items():
+        jax.config.update(name, value)
+    yield path
+    for name, value in before.items():
+        jax.config.update(name, value)
 
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
     """A folder with both tasks prepared."""
     path = tmp_path_factory.mktemp("prepared")
-    for seed, task in enumerate(TASKS):
-        write_split(path, task, "train", 40, seed)
-        write_split(path, task, "validation", 10, 100 + seed)
+    for seed, task in enumerate(prepared.TASKS):
+        prepared.write_split(path, task, "train", 40, seed)
+        prepared.write_split(path, task, "validation", 10, 100 + seed)
     return path
 
 
-@pytest.fixture
-def fields(data_dir):
+@pytest.fixture(scope="session")
+def small_fields(data_dir, compile_cache):
     """The fields of a small run over `data_dir`."""
-    return {**FIELDS, "data_dir": str(data_dir)}
+    return {**prepared.FIELDS, "data_dir": str(data_dir)}
+
+
+@pytest.fixture(scope="session")
+def run_child(compile_cache):
+    """run(fields, workdir, stop_at, signal name) -> CompletedProcess of a run in a process of its own."""
+
+    def run(fields, workdir, stop_at, how):
+        environment = {
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "JAX_COMPILATION_CACHE_DIR": str(compile_cache),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
+        command = [sys.executable, "-c", CHILD, json.dumps([fields, str(workdir), stop_at, how])]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+    return run

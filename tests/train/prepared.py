@@ -1,0 +1,60 @@
+"""A model of a few thousand parameters and a prepared dataset of a few dozen examples, for tests that train."""
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordWriter
+
+from rt2_jax.data.records import PreparedIndex, Record, encode_record, index_to_json, prepared_dir
+from rt2_jax.inputs.images import encode_jpeg
+from rt2_jax.tokens.vocabulary import Vocabulary
+
+IMAGE_SIZE = 32
+TASKS = ("reach", "name")
+MODEL = {
+    "size": "tiny",
+    "image_size": IMAGE_SIZE,
+    "scan_unroll": False,
+    "vision": {"width": 16, "layers": 1, "heads": 2, "head_dim": 8, "mlp": 32, "stem_width": 8},
+    "text": {"width": 16, "encoder_layers": 1, "decoder_layers": 1, "heads": 2, "head_dim": 8, "mlp": 32},
+}
+FIELDS = {
+    "mixture": {"reach": 3.0, "name": 1.0},
+    "model": MODEL,
+    "steps": 12,
+    "batch_size": 8,
+    "prompt_len": 8,
+    "target_len": 12,
+    "log_every": 1,
+    "eval_every": 0,
+    "eval_batches": 1,
+    "checkpoint_every": 3,
+    "optimizer": {"name": "adamw", "beta1": 0.9, "learning_rate": 3e-3, "warmup_steps": 2, "clip_norm": 1.0},
+}
+
+
+def write_split(data_dir, task, split, count, seed):
+    """Prepares `count` examples: a frame of one grey, and three times its level, or "3 4", as the answer."""
+    vocabulary = Vocabulary.load()
+    folder = prepared_dir(data_dir, task, split)
+    folder.mkdir(parents=True)
+    writer = ArrayRecordWriter(str(folder / "part-00000.array_record"), "group_size:1")
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        level = int(rng.integers(0, 256))
+        frame = np.full((IMAGE_SIZE, IMAGE_SIZE, 3), level, np.uint8)
+        prompt = np.asarray(vocabulary.encode("7 8 9"), np.int32)
+        text = f"{level} {level} {level}" if task == "reach" else "3 4"
+        target = np.asarray([*vocabulary.encode(text), vocabulary.eos_id], np.int32)
+        writer.write(encode_record(Record((encode_jpeg(frame),), prompt, target, task)))
+    writer.close()
+    index = PreparedIndex(
+        task=task,
+        split=split,
+        num_examples=count,
+        files=(("part-00000.array_record", count),),
+        vocabulary=vocabulary.sha256,
+        image_size=IMAGE_SIZE,
+        num_images=1,
+        longest_prompt=3,
+        longest_target=4,
+    )
+    (folder / "index.json").write_text(index_to_json(index), encoding="utf-8")
