@@ -10,9 +10,9 @@ import importlib
 import io
 import pathlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import seqio
 import tensorflow as tf
 from array_record.python.array_record_module import ArrayRecordWriter
@@ -43,7 +43,8 @@ from rt2_jax.tokens.vocabulary import Vocabulary
 RECORDS_PER_FILE = 100_000
 # One record a chunk: reading one at random reads no other. JPEG does not compress further.
 _WRITER_OPTIONS = "group_size:1,uncompressed"
-_ADVANCE_EVERY = 200
+# Examples that come out of TensorFlow at once: one by one, the hand-over costs more than the rest.
+_CHUNK = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,10 +178,10 @@ def _prepare_split(
     try:
         with whole_folder(folder) as partial:
             writer = _SplitWriter(partial, task.name, limits)
-            for count, example in enumerate(_examples(task, split), 1):
-                writer.add(example)
-                if count % _ADVANCE_EVERY == 0:
-                    progress.advance(bar, _ADVANCE_EVERY)
+            for images, prompts, targets in _chunks(task, split):
+                for image, prompt, target in zip(images, prompts, targets, strict=True):
+                    writer.add(image, prompt, target)
+                progress.advance(bar, len(images))
             index = writer.close(split, vocabulary.sha256, source)
             (partial / INDEX_NAME).write_text(index_to_json(index), encoding="utf-8")
     except OSError as error:
@@ -190,17 +191,23 @@ def _prepare_split(
     return index
 
 
-def _examples(task: seqio.Task, split: str) -> Iterator[Mapping[str, Any]]:
-    """The task's examples in its source's order."""
+def _chunks(task: seqio.Task, split: str) -> Iterator[tuple[Sequence[bytes], list[np.ndarray], list[np.ndarray]]]:
+    """Images, prompts and targets of the task's examples, in its source's order."""
     dataset = task.get_dataset(split=split, shuffle=False, try_in_mem_cache=False, sequence_length=None)
+    dataset = dataset.map(lambda example: {key: example[key] for key in ("image", "inputs", "targets")})
     # A user's mistake inside a preprocessor comes out of TensorFlow wrapped in a traceback: keep its one line.
     try:
-        yield from dataset.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+        for chunk in dataset.ragged_batch(_CHUNK).prefetch(2):
+            yield chunk["image"].numpy(), _rows(chunk["inputs"]), _rows(chunk["targets"])
     except tf.errors.OpError as error:
         line = re.search(r"^(?:\S*\.)?UserError: (.*)$", str(error.message), re.MULTILINE)
         if line is None:
             raise
         raise UserError(f"{task.name}/{split}: {line.group(1)}") from error
+
+
+def _rows(ragged: tf.RaggedTensor) -> list[np.ndarray]:
+    return np.split(ragged.values.numpy(), ragged.row_splits.numpy()[1:-1])
 
 
 class _SplitWriter:
@@ -215,15 +222,15 @@ class _SplitWriter:
         self._writer: ArrayRecordWriter | None = None
         self._longest: collections.Counter[str] = collections.Counter()
         self._dropped = 0
+        self._last_frame: tuple[bytes, bytes] = (b"", b"")
 
-    def add(self, example: Mapping[str, Any]) -> None:
+    def add(self, image: bytes, prompt: np.ndarray, target: np.ndarray) -> None:
         """Writes one example of the task, or counts it as too long."""
-        prompt, target = example["inputs"], example["targets"]
         for tokens, limit in ((prompt, self._limits.prompt_len), (target, self._limits.target_len)):
             if limit is not None and len(tokens) > limit:
                 self._dropped += 1
                 return
-        record = Record((self._frame(example["image"]),), prompt, target, self._task)
+        record = Record((self._frame(image),), prompt, target, self._task)
         if self._writer is None or self._files[-1][1] == RECORDS_PER_FILE:
             self._next_file()
         try:
@@ -270,6 +277,12 @@ class _SplitWriter:
 
     def _frame(self, data: bytes) -> bytes:
         """JPEG bytes of the wanted size; those that are so already pass untouched."""
+        # The examples of one image follow each other.
+        if self._last_frame[0] != data:
+            self._last_frame = (data, self._fitted(data))
+        return self._last_frame[1]
+
+    def _fitted(self, data: bytes) -> bytes:
         try:
             with Image.open(io.BytesIO(data)) as image:
                 kind, size = image.format, image.size

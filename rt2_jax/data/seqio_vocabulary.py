@@ -53,7 +53,9 @@ class SeqioVocabulary(seqio.Vocabulary):
 
     @functools.cached_property
     def _operation(self) -> tensorflow_text.SentencepieceTokenizer:
-        return tensorflow_text.SentencepieceTokenizer(model=self.vocabulary.path.read_bytes(), out_type=tf.int32)
+        # Outside any graph: made within one, the model would be that graph's tensor, and unknown to the next.
+        with tf.init_scope():
+            return tensorflow_text.SentencepieceTokenizer(model=self.vocabulary.path.read_bytes(), out_type=tf.int32)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SeqioVocabulary) and other.vocabulary.sha256 == self.vocabulary.sha256

@@ -37,7 +37,7 @@ class ActingPolicy(Protocol):
     """What an evaluation needs of `decode.policy.Policy`."""
 
     def act(self, images: np.ndarray, instructions: Sequence[str], mode: str = "action") -> Any:
-        """uint8[B, H, W, 3] and B instructions -> actions float32[B, 8], bins int32[B, 8], text of B strings."""
+        """uint8[B, N, H, W, 3] and B instructions -> actions float32[B, 8], bins int32[B, 8], text of B strings."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,16 +97,17 @@ def make_jobs(
 class _Seat:
     """One row of the batch: an environment and the episode that it is in."""
 
-    def __init__(self, make_env: Callable[[int, int], Any], image_size: int, max_steps: int):
+    def __init__(self, make_env: Callable[[int, int], Any], image_size: int, num_images: int, max_steps: int):
         self._make_twin = lambda: make_env(image_size, max_steps)
         self._env = make_env(image_size, max_steps)
         self._twin: Any = None
         self.job: Job | None = None
-        self.frame = np.zeros((image_size, image_size, 3), np.uint8)
+        # The frames that the policy is shown, oldest first.
+        self.frames = collections.deque([np.zeros((image_size, image_size, 3), np.uint8)] * num_images, num_images)
         self.told = "wait"
 
     def begin(self, job: Job) -> None:
-        """Sets the scene; `frame` and `told` are then what the policy is shown and told."""
+        """Sets the scene; `frames` and `told` are then what the policy is shown and told."""
         scene, task = sample_task(job.split, job.skill, job.seed)
         observation, _ = self._env.reset(options={"scene": scene, "task": task})
         self.job, self.instruction, self.told = job, task.instruction, task.instruction
@@ -117,15 +118,16 @@ class _Seat:
             # The policy drives both worlds and sees the other one, so that it is not blind: it looks at a wrong table.
             self._twin = self._twin or self._make_twin()
             observation, _ = self._twin.reset(options={"scene": other_scene(scene, task, job.seed), "task": task})
-        self.frame = observation["image"]
+        # Before the first step nothing has moved: the first frame stands for those before it.
+        self.frames.extend([observation["image"]] * self.frames.maxlen)
 
     def step(self, action: np.ndarray, bins: np.ndarray, text: str) -> EpisodeOutcome | None:
         """Acts; the episode's outcome when that ended it."""
-        self._steps.append((shrink_frame(self.frame), action, bins, text))
+        self._steps.append((shrink_frame(self.frames[-1]), action, bins, text))
         observation, _, terminated, truncated, info = self._env.step(action)
         if self.job.control == OTHER_IMAGE:
             observation = self._twin.step(action)[0]
-        self.frame = observation["image"]
+        self.frames.append(observation["image"])
         if not (terminated or truncated):
             return None
         return EpisodeOutcome(
@@ -163,6 +165,7 @@ def run_jobs(
     jobs: Sequence[Job],
     *,
     image_size: int,
+    num_images: int = 1,
     max_steps: int = MAX_STEPS,
     mode: str = "action",
     film_count: int = 1,
@@ -173,9 +176,10 @@ def run_jobs(
     """Runs episodes, `seats` at a time.
 
     Args:
-      policy: called with `seats` frames (fewer seats when there are fewer jobs) and as many instructions.
+      policy: called with the frames of `seats` episodes (fewer when there are fewer jobs) and as many instructions.
       jobs: what to run; results come in their order.
       image_size: side of the frames in pixels; the policy's own size saves a resizing.
+      num_images: frames that the policy takes: the present one and those of the steps before, oldest first.
       max_steps: control steps after which an episode is cut.
       mode: "action" or "plan" (chain of thought), as `Policy.act` takes it.
       film_count: films kept of each (split, skill, control), successes and failures counted apart.
@@ -190,7 +194,7 @@ def run_jobs(
     waiting = collections.deque(jobs)
     # A power of two, as the policy pads to one anyway.
     count = min(seats, 1 << max(0, len(jobs) - 1).bit_length())
-    rows = [_Seat(make_env, image_size, max_steps) for _ in range(count)]
+    rows = [_Seat(make_env, image_size, num_images, max_steps) for _ in range(count)]
     outcomes: dict[Job, EpisodeOutcome] = {}
     films: dict[Job, Film] = {}
     kept: collections.Counter[tuple[str, str, str | None, bool]] = collections.Counter()
@@ -200,7 +204,8 @@ def run_jobs(
             row.begin(waiting.popleft())
         while any(row.job is not None for row in rows):
             called = time.perf_counter()
-            output = policy.act(np.stack([row.frame for row in rows]), [row.told for row in rows], mode=mode)
+            frames = np.stack([np.stack(row.frames) for row in rows])
+            output = policy.act(frames, [row.told for row in rows], mode=mode)
             policy_seconds += time.perf_counter() - called
             calls += 1
             for row, action, bins, text in zip(rows, output.actions, output.bins, output.text, strict=True):
@@ -251,6 +256,7 @@ def evaluate_split(
     film_count: int = 1,
     *,
     image_size: int,
+    num_images: int = 1,
     mode: str = "action",
 ) -> ClosedLoopResult:
     """`run_jobs` over one split: `episodes` of each of its skills (or of `skills`), under `control` if one is named.
@@ -259,4 +265,12 @@ def evaluate_split(
       UserError: as `make_jobs`.
     """
     jobs = make_jobs([split], skills, episodes, seed0, [control])
-    return run_jobs(policy, jobs, image_size=image_size, max_steps=max_steps, mode=mode, film_count=film_count)
+    return run_jobs(
+        policy,
+        jobs,
+        image_size=image_size,
+        num_images=num_images,
+        max_steps=max_steps,
+        mode=mode,
+        film_count=film_count,
+    )

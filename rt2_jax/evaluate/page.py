@@ -2,20 +2,11 @@
 
 import html
 import importlib.resources
-import re
 from collections.abc import Iterable
 
 
 def _asset(name: str) -> str:
     return importlib.resources.files("rt2_jax.evaluate").joinpath(name).read_text(encoding="utf-8")
-
-
-# Everything that could make a browser ask a network for something.
-_EXTERNAL = re.compile(
-    r"""(?:src|href|action|poster|data)\s*=\s*["']?\s*(?!data:|\#)[^"'\s>]"""
-    r"""|url\(\s*["']?(?!data:|\#)|@import|<(?:link|iframe|object|embed|base)\b""",
-    re.IGNORECASE,
-)
 
 
 def escape(content: object) -> str:
@@ -52,11 +43,6 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]], numeric: frozenset
 
     body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
     return f"<table><thead><tr>{cells('th', head)}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def external_references(page: str) -> list[str]:
-    """What in a page would be fetched from elsewhere, as found; empty for a self-contained page."""
-    return [match.group(0) for match in _EXTERNAL.finditer(page)]
 
 
 def render_page(title: str, head: str, sections: Iterable[str], foot: str) -> str:

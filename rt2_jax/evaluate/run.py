@@ -112,7 +112,12 @@ def run_closed_loop(
     with progress_bar(progress) as bar:
         task = bar.add_task("episodes", total=len(jobs))
         result = closed_loop.run_jobs(
-            policy, jobs, image_size=policy.image_size, mode=mode, on_episode=lambda *_: bar.advance(task)
+            policy,
+            jobs,
+            image_size=policy.image_size,
+            num_images=policy.backbone.config.num_images,
+            mode=mode,
+            on_episode=lambda *_: bar.advance(task),
         )
     return [result]
 
@@ -131,7 +136,7 @@ def run_offline(
     scores: ActionScores | None = None
     web: list[WebScores] = []
     with progress_bar(progress) as bar:
-        row = bar.add_task("held-out tasks", total=len(tasks))
+        row = bar.add_task("held-out examples", total=examples * len(tasks))
         for task in tasks:
             is_action = offline.is_action_task(task)
             if actions or not is_action:
@@ -140,7 +145,7 @@ def run_offline(
                     scores = offline.score_actions(policy, task, held_out)
                 else:
                     web.append(offline.score_web(policy, task, held_out, max_len))
-            bar.advance(row)
+            bar.advance(row, examples)
     return scores, web
 
 

@@ -35,6 +35,11 @@ def _is_type(value: Any, name: str) -> bool:
     return isinstance(value, _TYPES[name])
 
 
+def _same(value: Any, wanted: Any) -> bool:
+    # 1 == True in Python, not in JSON.
+    return value == wanted and isinstance(value, bool) == isinstance(wanted, bool)
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -67,9 +72,9 @@ def defects(value: Any, schema: dict[str, Any] = SCHEMA, where: str = "report") 
         tried = [defects(value, option, where) for option in schema["anyOf"]]
         # The option that fits best says best what is wrong: null fails in one place, a damaged object deeper down.
         return [] if not all(tried) else max(tried, key=lambda found: max(line.index(":") for line in found))
-    if "const" in schema and value != schema["const"]:
+    if "const" in schema and not _same(value, schema["const"]):
         return [f"{where}: {value!r} is not {schema['const']!r}"]
-    if "enum" in schema and value not in schema["enum"]:
+    if "enum" in schema and not any(_same(value, option) for option in schema["enum"]):
         return [f"{where}: {value!r} is none of {schema['enum']!r}"]
     names = schema.get("type", [])
     names = [names] if isinstance(names, str) else names

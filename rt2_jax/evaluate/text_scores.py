@@ -1,12 +1,10 @@
 """Scores of free text against a reference. They take any text: a model may answer anything."""
 
 import collections
-import re
 import string
+from collections.abc import Sequence
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
-_LOCATION = re.compile(r"\s*(\d{1,2})\s+(\d{1,2})\s*\.?\s*")
-_DETECTION = re.compile(r"\s*(\S.*?)\s+(\d{1,2})\s+(\d{1,2})\s*\.?\s*", re.DOTALL)
 
 
 def normalise(text: str) -> str:
@@ -36,8 +34,8 @@ def token_f1(answer: str, target: str) -> float:
 
 def parse_location(text: str) -> tuple[int, int] | None:
     """``"x y"``, integers 0..99 in percent of the frame from left and top; None where the text is anything else."""
-    match = _LOCATION.fullmatch(text)
-    return (int(match[1]), int(match[2])) if match else None
+    words = text.strip().removesuffix(".").split()
+    return _place(words) if len(words) == 2 else None
 
 
 def parse_detections(text: str) -> dict[str, tuple[int, int]]:
@@ -46,8 +44,16 @@ def parse_detections(text: str) -> dict[str, tuple[int, int]]:
     Parts that are not a name and two integers of 0..99 are passed over; of a repeated name the first place counts.
     """
     found: dict[str, tuple[int, int]] = {}
-    for part in text.split(";"):
-        match = _DETECTION.fullmatch(part)
-        if match:
-            found.setdefault(normalise(match[1]), (int(match[2]), int(match[3])))
+    for part in text.removesuffix(".").split(";"):
+        words = part.split()
+        name, place = normalise(" ".join(words[:-2])), _place(words[-2:])
+        if name and place is not None:
+            found.setdefault(name, place)
     return found
+
+
+def _place(words: Sequence[str]) -> tuple[int, int] | None:
+    """Two words that are integers of 0..99."""
+    if len(words) != 2 or not all(len(word) <= 2 and word.isascii() and word.isdigit() for word in words):
+        return None
+    return int(words[0]), int(words[1])

@@ -34,8 +34,7 @@ def acting(actions):
 
 def outcomes(successes, episodes, told="reach the red cube"):
     return tuple(
-        EpisodeOutcome(seed, seed < successes, 7, seed % 2 == 0, "reach the red cube", told)
-        for seed in range(episodes)
+        EpisodeOutcome(seed, seed < successes, 7, seed % 2 == 0, "reach the red cube", told) for seed in range(episodes)
     )
 
 
@@ -44,7 +43,9 @@ def skill_result(split, skill, control, successes, episodes):
     return SkillResult(split, skill, control, "action", 40, outcomes(successes, episodes, told))
 
 
-def film(split="seen", skill="reach", control=None, success=True, frames=5, seed=0, text="1 128", instruction="reach it"):
+def film(
+    split="seen", skill="reach", control=None, success=True, frames=5, seed=0, text="1 128", instruction="reach it"
+):
     rng = np.random.default_rng(seed)
     # Smooth pictures, as rendered ones are: WebP keeps them closely.
     base = np.linspace(0, 200, 24, dtype=np.uint8)

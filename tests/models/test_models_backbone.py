@@ -39,17 +39,28 @@ def inputs(config, batch=3, prompt_len=5, target_len=7, seed=0):
     return images, prompt, rng.integers(1, VOCAB, (batch, target_len)).astype(np.int32)
 
 
+def draw(backbone, seed=0):
+    """Parameters of the right shapes and about the right scales, drawn without compiling anything."""
+    rng = np.random.default_rng(seed)
+
+    def one(path, shape):
+        fan_in = 1 if "norm" in str(path) else shape.shape[-3 if len(shape.shape) == 4 else -2]
+        return (("scale" in str(path)) + rng.normal(size=shape.shape) / fan_in**0.5).astype(shape.dtype)
+
+    return jax.tree_util.tree_map_with_path(one, jax.eval_shape(backbone.init, jax.random.key(0)))
+
+
 @pytest.fixture(scope="module")
 def base():
     backbone = make_backbone(BASE)
-    return backbone, backbone.init(jax.random.key(0)), jax.jit(backbone.logits)
+    return backbone, draw(backbone), jax.jit(backbone.logits)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_step_by_step_decoding_equals_teacher_forcing(name):
     config = VARIANTS[name]
     backbone = make_backbone(config)
-    params = backbone.init(jax.random.key(1))
+    params = draw(backbone)
     images, prompt, target = inputs(config)
     expected = jax.jit(backbone.logits)(params, images, prompt, target)
     assert expected.shape == (*target.shape, VOCAB) and expected.dtype == jnp.float32
@@ -92,7 +103,7 @@ def test_order_of_images_matters():
     backbone = make_backbone(config)
     images, prompt, target = inputs(config)
     logits = jax.jit(backbone.logits)
-    params = backbone.init(jax.random.key(0))
+    params = draw(backbone)
     one, two = logits(params, images, prompt, target), logits(params, images[:, ::-1], prompt, target)
     assert jnp.abs(one - two).max() > 1e-3
 
@@ -115,15 +126,14 @@ def test_loop_choices_change_no_number(base):
 
 def test_dropout_needs_a_key_and_follows_it():
     backbone = make_backbone(BASE.replace(text={"dropout_rate": 0.1}, vision={"dropout_rate": 0.1}))
-    params = backbone.init(jax.random.key(0))
+    params = draw(backbone)
     images, prompt, target = inputs(BASE)
     run = jax.jit(lambda key: backbone.logits(params, images, prompt, target, dropout_rng=key))
-    still = backbone.logits(params, images, prompt, target)
+    still = jax.jit(backbone.logits)(params, images, prompt, target)
     np.testing.assert_array_equal(run(jax.random.key(1)), run(jax.random.key(1)))
     assert jnp.abs(run(jax.random.key(1)) - run(jax.random.key(2))).max() > 1e-2
     assert jnp.abs(run(jax.random.key(1)) - still).max() > 1e-2
-    plain = make_backbone(BASE)
-    np.testing.assert_array_equal(still, plain.logits(params, images, prompt, target))
+    np.testing.assert_array_equal(still, jax.jit(make_backbone(BASE).logits)(params, images, prompt, target))
 
 
 def test_bfloat16_keeps_float32_parameters_and_logits(base):
@@ -133,11 +143,13 @@ def test_bfloat16_keeps_float32_parameters_and_logits(base):
     low = jax.jit(backbone.logits)(params, images, prompt, target)
     high = logits(params, images, prompt, target)
     assert low.dtype == jnp.float32
-    assert {leaf.dtype for leaf in jax.tree.leaves(backbone.init(jax.random.key(0)))} == {jnp.dtype("float32")}
+    shapes = jax.eval_shape(backbone.init, jax.random.key(0))
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
     assert jnp.corrcoef(low.ravel(), high.ravel())[0, 1] > 0.999
-    encoded = backbone.encode(params, images, prompt)
+    encoded = jax.eval_shape(backbone.encode, params, images, prompt)
     assert encoded.hidden.dtype == jnp.bfloat16
-    assert backbone.start_cache(params, encoded, 4).key.dtype == jnp.bfloat16
+    cache = jax.eval_shape(lambda params, encoded: backbone.start_cache(params, encoded, 4), params, encoded)
+    assert {leaf.dtype for leaf in jax.tree.leaves(cache)} == {jnp.dtype("bfloat16")}
 
 
 def test_every_parameter_takes_part(base):
@@ -149,10 +161,29 @@ def test_every_parameter_takes_part(base):
         return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(logits), target[..., None], -1))
 
     for path, gradient in jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(loss))(params)):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
         # A key's bias moves every logit of a query alike: the softmax takes no notice of it.
-        if "'key'" in str(path) and "'bias'" in str(path):
-            continue
-        assert jnp.all(jnp.any(gradient.reshape(gradient.shape[0], -1) != 0, axis=1)) or "embedding" in str(path), path
+        if not name.endswith("key/bias"):
+            assert jnp.any(gradient != 0), name
+        if "/blocks/" in name and not name.endswith("key/bias"):
+            assert jnp.all(jnp.any(gradient.reshape(gradient.shape[0], -1) != 0, axis=1)), name
+
+
+def test_initial_scales(base):
+    backbone, _, logits = base
+    params = backbone.init(jax.random.key(0))
+    assert params["token_embedding"]["embedding"].std() == pytest.approx(1.0, rel=0.05)
+    attention = params["encoder"]["blocks"]["attention"]
+    width, head_dim = BASE.text.width, BASE.text.head_dim
+    assert attention["query"]["kernel"].std() == pytest.approx((width * head_dim) ** -0.5, rel=0.1)
+    assert attention["key"]["kernel"].std() == pytest.approx(width**-0.5, rel=0.1)
+    assert attention["out"]["kernel"].std() == pytest.approx((BASE.text.heads * head_dim) ** -0.5, rel=0.1)
+    first, second = attention["key"]["kernel"]
+    assert jnp.abs(first - second).max() > 0.1, "layers must not start equal"
+    again, other = backbone.init(jax.random.key(0)), backbone.init(jax.random.key(1))
+    np.testing.assert_array_equal(again["logits"]["kernel"], params["logits"]["kernel"])
+    assert jnp.abs(other["logits"]["kernel"] - params["logits"]["kernel"]).max() > 0.1
+    assert 0.5 < logits(params, *inputs(BASE)).std() < 2.0, "a fresh model's logits should be of order one"
 
 
 def test_wrong_images_are_refused_with_the_mend(base):

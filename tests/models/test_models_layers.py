@@ -45,15 +45,26 @@ def test_buckets_follow_the_published_definition(bidirectional):
     )
 
 
+def draw(module, *args):
+    """Standard normal parameters for the arguments' shapes."""
+    rng = np.random.default_rng(1)
+    boxed = jax.eval_shape(module.init, jax.random.key(0), *args)
+    return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), boxed)
+
+
+def values(params):
+    """The arrays of a freshly initialised tree, without their axis names."""
+    return jax.tree.map(lambda box: box.value, params, is_leaf=lambda leaf: hasattr(leaf, "names"))["params"]
+
+
 def test_relative_bias_is_a_lookup():
     module = RelativeBias(32, 3)
-    buckets = jnp.asarray(np.random.default_rng(0).integers(0, 32, (4, 6)))
-    params = jax.tree.map(
-        lambda box: box.value, module.init(jax.random.key(0), buckets), is_leaf=lambda x: hasattr(x, "names")
-    )
-    table = params["params"]["table"]
+    buckets = np.random.default_rng(0).integers(0, 32, (4, 6))
+    params = draw(module, buckets)
+    table = values(params)["table"]
     assert table.shape == (32, 3)
-    np.testing.assert_allclose(module.apply(params, buckets), jnp.moveaxis(table[buckets], -1, 0)[None], atol=1e-6)
+    bias = jax.jit(module.apply)(params, buckets)
+    np.testing.assert_allclose(bias, np.moveaxis(table[buckets], -1, 0)[None], atol=1e-6)
 
 
 @pytest.mark.parametrize("qk_norm", [False, True])
@@ -66,12 +77,8 @@ def test_attention_formula(qk_norm):
     x, source = rng.normal(size=(2, 3, 6)).astype(np.float32), rng.normal(size=(2, 5, 6)).astype(np.float32)
     bias = rng.normal(size=(2, 2, 3, 5)).astype(np.float32)
     bias[1, :, :, 4] = -1e9
-    params = jax.tree.map(
-        lambda box: jnp.asarray(rng.normal(size=box.value.shape), jnp.float32),
-        module.init(jax.random.key(0), x, source, bias),
-        is_leaf=lambda leaf: hasattr(leaf, "names"),
-    )
-    p = jax.tree.map(np.asarray, params["params"])
+    params = draw(module, x, source, bias)
+    p = values(params)
 
     def project(name, y):
         return np.einsum("bsw,whd->bhsd", y, p[name]["kernel"]) + p[name]["bias"][None, :, None]
@@ -85,8 +92,13 @@ def test_attention_formula(qk_norm):
     weights = np.exp(0.5 * q @ k.swapaxes(-1, -2) + bias)
     weights /= weights.sum(-1, keepdims=True)
     expected = np.einsum("bhsd,hdw->bsw", weights @ v, p["out"]["kernel"]) + p["out"]["bias"]
-    np.testing.assert_allclose(module.apply(params, x, source, bias), expected, atol=2e-5)
+    np.testing.assert_allclose(jax.jit(module.apply)(params, x, source, bias), expected, atol=2e-5)
     assert np.all(weights[1, :, :, 4] == 0)
+
+
+LAYER_NORM = jax.jit(LayerNorm(jnp.float32).apply)
+BARE_RMS_NORM = jax.jit(RmsNorm(jnp.float32, use_scale=False).apply)
+LOW_RMS_NORM = jax.jit(RmsNorm(jnp.bfloat16).apply)
 
 
 @settings(max_examples=20, deadline=None)
@@ -96,13 +108,14 @@ def test_norms(scale, offset, seed):
     wide = x.astype(np.float64)
     centred = wide - wide.mean(-1, keepdims=True)
     expected = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
-    weights = {"scale": jnp.full(16, 2.0), "bias": jnp.full(16, 3.0)}
-    normed = LayerNorm(jnp.float32).apply({"params": weights}, x)
+    weights = {"scale": np.full(16, 2, np.float32), "bias": np.full(16, 3, np.float32)}
+    normed = LAYER_NORM({"params": weights}, x)
     np.testing.assert_allclose(normed, 2 * expected + 3, atol=1e-2 if scale < 0.1 else 2e-3)
     expected = wide / np.sqrt((wide**2).mean(-1, keepdims=True) + 1e-6)
-    np.testing.assert_allclose(RmsNorm(jnp.float32, use_scale=False).apply({}, x), expected, atol=1e-5)
-    low = RmsNorm(jnp.bfloat16).apply({"params": {"scale": weights["scale"]}}, x.astype(jnp.bfloat16))
+    np.testing.assert_allclose(BARE_RMS_NORM({}, x), expected, atol=1e-5)
+    low = LOW_RMS_NORM({"params": {"scale": weights["scale"]}}, x.astype(jnp.bfloat16))
     assert low.dtype == jnp.bfloat16
+    np.testing.assert_allclose(low.astype(np.float32), 2 * expected, atol=0.05)
 
 
 def test_patches_are_the_windows_of_a_convolution():

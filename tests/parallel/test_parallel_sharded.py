@@ -12,7 +12,9 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 SCRIPT = """
 import json, re
-import jax, jax.numpy as jnp, numpy as np
+import jax
+jax.config.update("jax_disable_most_optimizations", True)
+import jax.numpy as jnp, numpy as np
 from rt2_jax.models import ModelConfig, TextConfig, VitConfig, make_backbone
 from rt2_jax.parallel import batch_sharding, constrain, make_mesh, partitioned, shardings
 
@@ -37,6 +39,7 @@ def decode(params, images, prompt, target):
 
 params = backbone.init(jax.random.key(0))
 expected = jax.jit(backbone.logits)(params, images, prompt, target)
+expected_hidden = jax.jit(backbone.encode)(params, images, prompt).hidden
 expected_grad = jax.jit(jax.grad(lambda p: backbone.logits(p, images, prompt, target).var()))(params)
 
 mesh = make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
@@ -52,7 +55,7 @@ with partitioned(mesh):
     report["collectives"] = len(re.findall(r"all-(?:gather|reduce)", compiled.as_text()))
     gradient = jax.jit(jax.grad(lambda p, *b: backbone.logits(p, *b).var()), out_shardings=places)(sharded, *batch)
     decoded = jax.jit(decode)(sharded, *batch)
-    single = jax.jit(decode)(sharded, images[:1], prompt[:1], target[:1])
+    single = jax.jit(backbone.encode)(sharded, images[:1], prompt[:1]).hidden
     x = jnp.zeros((6, 4))
     odd = jax.jit(lambda x: constrain(x, "activation_batch", "activation_embed"))(x)
     report["six_rows"] = str(odd.sharding.spec)
@@ -68,7 +71,7 @@ report["init_gap"] = gap(sharded, params)
 report["gap"] = gap(logits, expected)
 report["grad_gap"] = gap(gradient, expected_grad)
 report["decode_gap"] = gap(decoded, expected[:, :3])
-report["single_gap"] = gap(single, expected[:1, :3])
+report["single_gap"] = gap(single, expected_hidden[:1])
 kernel = sharded["encoder"]["blocks"]["attention"]["query"]["kernel"]
 report["kernel_shard"] = [kernel.shape, kernel.addressable_shards[0].data.shape]
 slices = make_mesh({"slice": 2, "fsdp": 4})
@@ -80,7 +83,7 @@ print(json.dumps(report))
 @pytest.fixture(scope="module")
 def report():
     env = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "8", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", SCRIPT], env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", SCRIPT], env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
