@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 import tensorflow_datasets as tfds
 from rich.progress import Progress
 
 from rt2_jax.actions import DatasetCard, action_statistics, load_card, save_card
 from rt2_jax.data import rlds
 from rt2_jax.data.demonstrations import RobotJob, WebJob, play_demonstrations, render_web, simulator_pool
-from rt2_jax.data.files import write_error
+from rt2_jax.data.files import whole_file, write_error
 from rt2_jax.data.progress import progress_bar
 from rt2_jax.data.tfds_folder import INFO_NAME, FolderSpec, Shard, finish, missing_shards, write_shard
 from rt2_jax.errors import UserError
@@ -62,8 +63,6 @@ def write_datasets(sources: Sequence[Source], workers: int, overwrite: bool, sho
     with progress_bar(show_progress) as progress, simulator_pool(workers) as pool:
         for source, shards in zip(sources, missing, strict=True):
             _write(source, shards, pool, workers, progress)
-            if source.spec.name == rlds.ROBOT_NAME:
-                _write_card(source.spec)
 
 
 def _split_sizes(examples: int) -> Mapping[str, int]:
@@ -139,6 +138,8 @@ def _write(
             "go on, with fewer workers if it happens again"
         ) from error
     if not (spec.folder / INFO_NAME).is_file():
+        if spec.name == rlds.ROBOT_NAME:
+            _write_card(spec)
         finish(spec)
 
 
@@ -166,15 +167,11 @@ def _in_order(
 
 def _write_card(spec: FolderSpec) -> None:
     """Measures the training split as it lies on the disk and writes its card."""
-    path = spec.folder / CARD_NAME
-    if path.is_file():
-        return
     actions, instructions, episodes = [], {}, 0
-    builder = tfds.builder_from_directory(spec.folder)
-    config = tfds.ReadConfig(try_autocache=False)
-    dataset = builder.as_dataset(split="train", decoders={"steps": tfds.decode.SkipDecoding()}, read_config=config)
-    for episode in dataset.as_numpy_iterator():
-        steps = episode["steps"]
+    files = [str(spec.path(shard)) for shard in spec.shards() if shard.split == "train"]
+    decoders = {"steps": tfds.decode.SkipDecoding()}
+    for record in tf.data.TFRecordDataset(files).as_numpy_iterator():
+        steps = tfds.as_numpy(spec.features.deserialize_example(record, decoders=decoders)["steps"])
         terminate = steps["action"]["terminate_episode"][:, :1].astype(np.float32)
         parts = [steps["action"][name] for name in ("world_vector", "rotation_delta", "gripper_closedness_action")]
         actions.append(np.concatenate([terminate, *parts], axis=1))
@@ -193,6 +190,7 @@ def _write_card(spec: FolderSpec) -> None:
         instructions=tuple(instructions)[:_EXAMPLE_INSTRUCTIONS],
     )
     try:
-        save_card(card, path)
+        with whole_file(spec.folder / CARD_NAME) as partial:
+            save_card(card, partial)
     except OSError as error:
-        raise write_error(path, error) from error
+        raise write_error(spec.folder / CARD_NAME, error) from error

@@ -18,7 +18,7 @@ class _Rate(ProgressColumn):
     """Items a second."""
 
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
+        speed = task.finished_speed or task.speed or (task.completed / task.elapsed if task.elapsed else 0.0)
         return Text(f"{speed:,.0f}/s" if speed else "-/s")
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from rt2_jax.evaluate.results import CONTROLS, Film
+from rt2_jax.evaluate.results import Film
 
 # WebP pictures end at 16383 pixels; a longer episode keeps every n-th frame and its last one.
 MAX_FRAMES = 64
@@ -56,24 +56,31 @@ def data_url(data: bytes, kind: str = "image/webp") -> str:
 def choose_films(films: Sequence[Film], count: int) -> list[Film]:
     """At most `count` films, as varied as they come, in the order given.
 
-    Films are taken one by one; each time the one whose split, skill, outcome and control have been shown least, so that
-    a few films already show every split, successes and failures. Controls get a small share: they are the footnotes.
+    A fifth of them are the controls', if there are any: they are the footnotes.
     """
+    own = [index for index, film in enumerate(films) if film.control is None]
+    controls = [index for index, film in enumerate(films) if film.control is not None]
+    footnotes = min(len(controls), max(count // 5, count - len(own)))
+    chosen = _varied(films, own, count - footnotes) + _varied(films, controls, footnotes)
+    return [films[index] for index in sorted(chosen)]
+
+
+def _varied(films: Sequence[Film], indices: Sequence[int], count: int) -> list[int]:
+    """One by one, the film whose split, skill, control and outcome were taken least so far; the first of equals."""
     used: collections.Counter[object] = collections.Counter()
-    left, chosen = list(range(len(films))), []
+    left, chosen = list(indices), []
     while left and len(chosen) < count:
 
-        def shown(index: int) -> tuple[float, int]:
-            film = films[index]
-            control = 2.0 * used[film.control] if film.control else 0.0
-            return control + used[film.split] + used[film.skill] + used[film.split, film.outcome.success], index
+        def taken(index: int) -> int:
+            return sum(used[feature] for feature in _features(films[index]))
 
-        best = min(left, key=shown)
-        film = films[best]
-        used.update((film.split, film.skill, (film.split, film.outcome.success)))
-        if film.control:
-            # One control counts as several: the next one waits until the policy's own films have caught up.
-            used.update(dict.fromkeys(CONTROLS, 4))
+        best = min(left, key=taken)
+        used.update(_features(films[best]))
         left.remove(best)
         chosen.append(best)
-    return [films[index] for index in sorted(chosen)]
+    return chosen
+
+
+def _features(film: Film) -> tuple[object, ...]:
+    success = film.outcome.success
+    return film.split, film.skill, ("control", film.control), success, (film.split, success), (film.skill, success)

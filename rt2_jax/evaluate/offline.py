@@ -187,19 +187,26 @@ class Kind:
     score: Callable[[AnsweringPolicy, Sequence[Example], int], tuple[tuple[Metric, ...], list[str]]]
 
 
+# In the order in which the report shows them: seeing first.
 KINDS: dict[str, Kind] = {
-    "_plan": Kind("planning", _score_plans),
+    "_detect": Kind("detection", functools.partial(_score_text, text_metrics.detections)),
+    "_locate": Kind("pointing", functools.partial(_score_text, text_metrics.locations)),
     "_vqa": Kind("questions", functools.partial(_score_text, text_metrics.answers)),
     "_caption": Kind("captions", functools.partial(_score_text, text_metrics.descriptions)),
     "_alt_text": Kind("alt text", functools.partial(_score_text, text_metrics.descriptions)),
-    "_locate": Kind("pointing", functools.partial(_score_text, text_metrics.locations)),
-    "_detect": Kind("detection", functools.partial(_score_text, text_metrics.detections)),
+    "_plan": Kind("planning", _score_plans),
 }
 ACTION_ENDING = "_action"
 
 
 def is_action_task(task: str) -> bool:
     return task.endswith(ACTION_ENDING)
+
+
+def report_order(task: str) -> tuple[int, str]:
+    """Sorts tasks by their kinds' order in `KINDS`, others last, by name."""
+    endings = [index for index, ending in enumerate(KINDS) if task.endswith(ending)]
+    return (endings[0] if endings else len(KINDS)), task
 
 
 def kind_of(task: str) -> Kind:

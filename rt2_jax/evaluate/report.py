@@ -18,6 +18,8 @@ from rt2_jax.evaluate.schema import check
 
 REPORT_JSON = "report.json"
 REPORT_HTML = "report.html"
+# More films than this are scrolled past; `choose_films` picks varied ones.
+MAX_FILMS = 36
 # A page larger than this is a nuisance to mail and to open; films are left out until it fits.
 MAX_PAGE_BYTES = 8_000_000
 
@@ -104,7 +106,7 @@ def _fitting_page(
     report, films: Sequence[Film], curves: Sequence[Curve], comparison: Comparison | None, limit: int
 ) -> str:
     """The page with as many of the films as fit `limit` bytes, fewest dropped."""
-    count = len(films)
+    count = min(len(films), MAX_FILMS)
     while True:
         page = report_page(report, choose_films(films, count), curves, comparison)
         if len(page.encode()) <= limit or count == 0:

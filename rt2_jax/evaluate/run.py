@@ -130,7 +130,8 @@ def run_offline(
     Raises:
       UserError: nothing is prepared, or not with the policy's vocabulary.
     """
-    tasks = [task for task in prepared_tasks(data_dir) if prepared_dir(data_dir, task, SPLIT).is_dir()]
+    prepared = [task for task in prepared_tasks(data_dir) if prepared_dir(data_dir, task, SPLIT).is_dir()]
+    tasks = sorted(prepared, key=offline.report_order)
     if not tasks:
         raise UserError(f"{data_dir} holds no prepared {SPLIT} split; run `rt2 data prepare --data {data_dir}` first")
     scores: ActionScores | None = None

@@ -19,6 +19,9 @@ class VitConfig:
     ``stem_patches`` () cuts patches of ``patch_size`` with one linear map; (4, 3) does it in two stages, patch 4, GELU,
     then 3 x 3 of those (their product is ``patch_size``), with ``stem_width`` channels between.
     ``parallel_blocks``, ``qk_norm`` and the two bias switches are ViT-22B's changes (arXiv 2302.05442, section 2).
+    ``branch_init`` scales the last kernels of every residual branch when they are drawn, and ``position_std`` is that of
+    the position embedding (0: width ** -0.5): patches that stay different from each other are what a model trained from
+    scratch learns to see by; imported weights replace both.
     """
 
     patch_size: int
@@ -33,6 +36,8 @@ class VitConfig:
     qk_norm: bool = False
     qkv_bias: bool = True
     norm_bias: bool = True
+    branch_init: float = 1.0
+    position_std: float = 0.0
     dropout_rate: float = 0.0
 
 
@@ -43,6 +48,7 @@ class TextConfig:
     ``per_layer_bias``: a relative-bias table in every layer (umT5) rather than one a stack (T5, mT5).
     ``decoder_norm_scale``: False for UL2, whose last decoder norm has no scale.
     ``tied_embeddings``: the token table is also the logits head, times width ** -0.5.
+    ``encoder_branch_init`` scales the last kernels of the encoder's residual branches when they are drawn.
     """
 
     width: int
@@ -57,6 +63,7 @@ class TextConfig:
     decoder_norm_scale: bool = True
     relative_buckets: int = 32
     relative_max_distance: int = 128
+    encoder_branch_init: float = 1.0
     dropout_rate: float = 0.0
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from rt2_jax.models.config import TextConfig
-from rt2_jax.models.layers import ACTIVATIONS, MASKED, Attention, Dropout, Linear, RmsNorm, hidden
+from rt2_jax.models.layers import ACTIVATIONS, MASKED, Attention, Dropout, Linear, RmsNorm, hidden, scaled
 from rt2_jax.models.relative_bias import RelativeBias, buckets_by_distance
 from rt2_jax.models.stack import stacked
 from rt2_jax.parallel.rules import constrain
@@ -49,6 +49,7 @@ class GatedMlp(nn.Module):
 
     config: TextConfig
     dtype: jnp.dtype
+    branch_init: float = 1.0
 
     @nn.compact
     def __call__(self, x):
@@ -57,7 +58,8 @@ class GatedMlp(nn.Module):
         up = Linear(config.mlp, self.dtype, ("embed", "mlp"), FAN_IN, use_bias=False, name="up")(x)
         x = ACTIVATIONS[config.activation](gate) * up
         x = Dropout(config.dropout_rate)(constrain(x, "activation_batch", "activation_length", "activation_mlp"))
-        return hidden(Linear(config.width, self.dtype, ("mlp", "embed"), FAN_IN, use_bias=False, name="down")(x))
+        down_init = scaled(FAN_IN, self.branch_init)
+        return hidden(Linear(config.width, self.dtype, ("mlp", "embed"), down_init, use_bias=False, name="down")(x))
 
 
 def layer_bias(block: nn.Module, mask, buckets):
@@ -74,9 +76,9 @@ class EncoderBlock(nn.Module):
     def setup(self):
         config = self.config
         self.norm_attention = RmsNorm(self.dtype)
-        self.attention = make_attention(config, self.dtype)
+        self.attention = make_attention(config, self.dtype, config.encoder_branch_init)
         self.norm_mlp = RmsNorm(self.dtype)
-        self.mlp = GatedMlp(config, self.dtype)
+        self.mlp = GatedMlp(config, self.dtype, config.encoder_branch_init)
         self.dropout = Dropout(config.dropout_rate)
         if config.per_layer_bias:
             self.relative_bias = RelativeBias(config.relative_buckets, config.heads)

@@ -19,6 +19,11 @@ def axes(init: Initializer, *names: str) -> Initializer:
     return nn.with_logical_partitioning(init, names)
 
 
+def scaled(init: Initializer, factor: float) -> Initializer:
+    """``init`` times ``factor``."""
+    return init if factor == 1.0 else lambda *arguments: init(*arguments) * factor
+
+
 def hidden(x: jax.Array) -> jax.Array:
     """The layout of the residual stream [B, S, width]."""
     return constrain(x, "activation_batch", "activation_length", "activation_embed")

@@ -26,9 +26,26 @@ SIZES: dict[str, ModelConfig] = {
         ModelConfig(
             name="tiny",
             vision=VitConfig(
-                patch_size=16, width=128, layers=3, heads=4, head_dim=32, mlp=512, stem_patches=(4, 4), stem_width=64
+                patch_size=16,
+                width=128,
+                layers=3,
+                heads=4,
+                head_dim=32,
+                mlp=512,
+                stem_patches=(4, 4),
+                stem_width=64,
+                branch_init=0.0,
+                position_std=0.25,
             ),
-            text=TextConfig(width=128, encoder_layers=2, decoder_layers=2, heads=4, head_dim=32, mlp=384),
+            text=TextConfig(
+                width=128,
+                encoder_layers=2,
+                decoder_layers=2,
+                heads=4,
+                head_dim=32,
+                mlp=384,
+                encoder_branch_init=0.1,
+            ),
             image_size=96,
             vocab_size=2304,
             scan_unroll=True,

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from rt2_jax.models.config import VitConfig
-from rt2_jax.models.layers import Attention, Dropout, LayerNorm, Linear, axes, hidden
+from rt2_jax.models.layers import Attention, Dropout, LayerNorm, Linear, axes, hidden, scaled
 from rt2_jax.models.stack import stacked
 from rt2_jax.parallel.rules import constrain
 
@@ -34,7 +34,8 @@ class VitMlp(nn.Module):
     def __call__(self, x):
         x = Linear(self.config.mlp, self.dtype, ("embed", "mlp"), XAVIER, name="up")(x)
         x = nn.gelu(constrain(x, "activation_batch", "activation_length", "activation_mlp"))
-        return hidden(Linear(self.config.width, self.dtype, ("mlp", "embed"), XAVIER, name="down")(x))
+        down_init = scaled(XAVIER, self.config.branch_init)
+        return hidden(Linear(self.config.width, self.dtype, ("mlp", "embed"), down_init, name="down")(x))
 
 
 class VitBlock(nn.Module):
@@ -49,7 +50,8 @@ class VitBlock(nn.Module):
         drop = Dropout(config.dropout_rate, name="dropout")
         attention = Attention(
             config.heads, config.head_dim, config.width, self.dtype,
-            kernel_init=XAVIER_HEADS_IN, query_init=XAVIER_HEADS_IN, out_init=XAVIER_HEADS_OUT,
+            kernel_init=XAVIER_HEADS_IN, query_init=XAVIER_HEADS_IN,
+            out_init=scaled(XAVIER_HEADS_OUT, config.branch_init),
             query_scale=config.head_dim**-0.5, use_qkv_bias=config.qkv_bias, use_out_bias=True, qk_norm=config.qk_norm,
             name="attention",
         )  # fmt: skip
@@ -79,7 +81,7 @@ class Vit(nn.Module):
             x = nn.gelu(stage(patches(x, size)))
         x = Linear(config.width, self.dtype, ("patch", "embed"), LECUN, name="patch_embedding")(patches(x, stages[-1]))
         x = x.reshape(x.shape[0], -1, config.width)
-        position_init = axes(nn.initializers.normal(config.width**-0.5), "position", "embed")
+        position_init = axes(nn.initializers.normal(config.position_std or config.width**-0.5), "position", "embed")
         x = x + self.param("position_embedding", position_init, x.shape[1:], jnp.float32).astype(self.dtype)
         x = Dropout(config.dropout_rate, name="dropout")(hidden(x))
         blocks = stacked(VitBlock, config.layers, {"__call__": ()}, remat=self.remat, unroll=self.unroll)

@@ -5,8 +5,10 @@ weights in ``checkpoints/<step>/params``; `load_bundle` reads both.
 """
 
 import dataclasses
+import errno
 import hashlib
 import json
+import os
 import pathlib
 import shutil
 from collections.abc import Mapping
@@ -30,6 +32,8 @@ VOCABULARY_FILE = "vocabulary.model"
 PARAMS_DIR = "params"
 CHECKPOINTS_DIR = "checkpoints"
 DTYPES = ("float32", "bfloat16")
+# No space, over quota, over the limit on a file's size.
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 COMMIT_FILE = "commit_success.txt"
 
 
@@ -127,7 +131,8 @@ def save_bundle(
 
 def write_meta(directory: pathlib.Path, meta: Mapping[str, Any], vocabulary: Vocabulary) -> None:
     """Writes bundle.json and the vocabulary beside it."""
-    shutil.copyfile(vocabulary.path, directory / VOCABULARY_FILE)
+    # Not copied: the file may be the very one that is written.
+    (directory / VOCABULARY_FILE).write_bytes(vocabulary.path.read_bytes())
     (directory / BUNDLE_FILE).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
 
 
@@ -241,7 +246,9 @@ def restore_params(path: pathlib.Path, backbone: Backbone, shardings: Any = None
             stored = checkpointer.metadata(path.resolve()).item_metadata.tree
             check_shapes(stored, shapes, str(path), "model")
             return checkpointer.restore(path.resolve(), abstract)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # Orbax raises the bare class for data that does not decode.
         raise UserError(f"weights in {path} cannot be read ({first_line(error)}); copy or export them again") from error
 
 
@@ -273,8 +280,8 @@ def raise_if_disk_full(error: BaseException, directory: pathlib.Path) -> None:
     """Raises a UserError when `error` comes from a full disk; Orbax reports it in several guises."""
     cause: BaseException | None = error
     while cause is not None:
-        text = str(cause)
-        if getattr(cause, "errno", None) in (28, 122) or "No space left" in text or "Disk quota exceeded" in text:
+        number, text = getattr(cause, "errno", None), str(cause)
+        if number in DISK_FULL or any(os.strerror(known) in text for known in DISK_FULL):
             raise UserError(f"no space left for {directory}; free some, then run the same command again") from error
         cause = cause.__cause__ or cause.__context__
 

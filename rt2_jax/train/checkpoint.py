@@ -57,6 +57,7 @@ class Checkpoints:
             },
             options=ocp.CheckpointManagerOptions(
                 create=True,
+                cleanup_tmp_directories=True,
                 preservation_policy=ocp.checkpoint_managers.LatestN(keep),
             ),
         )
@@ -150,7 +151,9 @@ class Checkpoints:
                     opt_state=ocp.args.StandardRestore(abstract.opt_state),
                 ),
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except UserError:
+            raise
+        except Exception as error:  # Orbax raises the bare class for data that does not decode.
             return None, first_line(error)
         count = jax.device_put(np.asarray(saved["step"], np.int32), abstract.step.sharding)
         state = TrainState(count, items["params"], items["opt_state"])

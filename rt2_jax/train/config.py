@@ -10,6 +10,7 @@ import importlib.util
 import json
 import pathlib
 import re
+import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -148,10 +149,14 @@ def load_config(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Trai
         raise UserError(f"config {path} does not exist; name a Python file that has get_config()")
     spec = importlib.util.spec_from_file_location(f"rt2_config_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not callable(getattr(module, "get_config", None)):
-        raise UserError(f"config {path} has no get_config(); define one that returns a ConfigDict")
-    fields = _plain(module.get_config())
+    try:
+        spec.loader.exec_module(module)
+        get_config = getattr(module, "get_config", None)
+        fields = _plain(get_config()) if callable(get_config) else None
+    except Exception as error:
+        raise UserError(f"config {path} does not run: {type(error).__name__}: {error}; mend the file") from error
+    if not isinstance(fields, dict):
+        raise UserError(f"config {path} has no get_config() that returns a ConfigDict; define one")
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key.startswith(OVERRIDE_PREFIX):
@@ -289,7 +294,7 @@ def _check(config: TrainConfig) -> None:
         *((f"mesh.{axis}", size, -1, None) for axis, size in config.mesh.items()),
     )
     for key, value, low, high in bounds:
-        if value < low or (high is not None and value > high):
+        if not low <= value <= (sys.float_info.max if high is None else high):
             limit = f"at least {low}" if high is None else f"{low} to {high}"
             raise UserError(f"config: {key} is {value!r}, allowed: {limit}; change the value")
     if config.batch_size % config.microbatches:

@@ -21,9 +21,18 @@ from rt2_jax.models.backbone import Backbone, make_backbone
 from rt2_jax.parallel.mesh import make_mesh
 from rt2_jax.parallel.rules import partitioned
 from rt2_jax.tokens.vocabulary import DEFAULT_VOCABULARY, Vocabulary
-from rt2_jax.train.bundle import bundle_meta, check_vocabulary, params_path, read_meta, restore_params, write_meta
+from rt2_jax.train.bundle import (
+    bundle_meta,
+    check_vocabulary,
+    params_path,
+    raise_if_disk_full,
+    read_meta,
+    restore_params,
+    write_meta,
+)
 from rt2_jax.train.checkpoint import Checkpoints, Progress
 from rt2_jax.train.config import TrainConfig
+from rt2_jax.train.hosts import join_hosts
 from rt2_jax.train.losses import SUMS, summarize
 from rt2_jax.train.metrics import MetricsLog, ProgressBar
 from rt2_jax.train.resolve import model_config, task_weights
@@ -48,6 +57,15 @@ def train(config: TrainConfig, workdir: str | pathlib.Path) -> int:
             can be known by then; a loss that is not finite; a full disk.
     """
     workdir = pathlib.Path(workdir).resolve()
+    join_hosts()
+    try:
+        return _train(config, workdir)
+    except OSError as error:
+        raise_if_disk_full(error, workdir)
+        raise
+
+
+def _train(config: TrainConfig, workdir: pathlib.Path) -> int:
     vocabulary = Vocabulary.load(config.vocabulary or DEFAULT_VOCABULARY)
     card = load_card(config.card)
     weights = task_weights(config)

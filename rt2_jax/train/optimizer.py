@@ -69,19 +69,18 @@ def make_optimizer(
     else:
         parts.append(optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.eps))
     if config.weight_decay:
-        parts.append(optax.add_decayed_weights(config.weight_decay, mask=_decayed))
+        parts.append(optax.add_decayed_weights(config.weight_decay, mask=lambda params: _decayed(params, stacked)))
     parts.append(optax.scale_by_learning_rate(schedule))
     return optax.chain(*parts), schedule
 
 
-def _decayed(params: Any) -> Any:
-    """Weight decay is for matrices: norms' scales, biases and other vectors keep their size.
+def _decayed(params: Any, stacked: Any) -> Any:
+    """Weight decay is for matrices: norms' scales and biases (some have two axes, heads x head_dim) keep their size."""
 
-    A layer stack adds one axis, so a stacked vector has two: names decide there.
-    """
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: leaf.ndim >= 2 and path[-1].key not in ("scale", "bias"), params
-    )
+    def one(path: tuple[Any, ...], param: jax.Array, axis: int) -> bool:
+        return param.ndim - (axis >= 0) >= 2 and path[-1].key != "bias"
+
+    return jax.tree_util.tree_map_with_path(one, params, _no_stack(params, stacked))
 
 
 def _rms(x: jax.Array, stacked: int) -> jax.Array:

@@ -10,7 +10,8 @@ import sys
 import jax
 import pytest
 
-_spec = importlib.util.spec_from_file_location("rt2_jax_tests_prepared", pathlib.Path(__file__).with_name("prepared.py"))
+HERE = pathlib.Path(__file__).parent
+_spec = importlib.util.spec_from_file_location("rt2_jax_tests_prepared", HERE / "prepared.py")
 prepared = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(prepared)
 

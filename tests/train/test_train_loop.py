@@ -1,15 +1,19 @@
 """Whole runs: they learn, stop cleanly, and go on exactly where they stopped."""
 
+import dataclasses
 import signal
 
+import jax
 import numpy as np
 import pytest
 
 from rt2_jax.errors import UserError
+from rt2_jax.train import loop
 from rt2_jax.train.bundle import load_bundle
 from rt2_jax.train.config import make_config
 from rt2_jax.train.loop import train
 from rt2_jax.train.metrics import MetricsLog, read_metrics
+from rt2_jax.train.step import make_program
 
 
 def history(workdir):
@@ -98,10 +102,19 @@ def test_another_model_is_refused_in_the_same_workdir(unbroken, small_fields):
         train(make_config({**small_fields, "model": model, "steps": 20}), unbroken)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_unsaved(small_fields, tmp_path):
-    optimizer = {**small_fields["optimizer"], "learning_rate": 1e38, "clip_norm": 0.0}
-    with pytest.raises(UserError, match="the loss is nan at step .*lower optimizer.learning_rate"):
-        train(make_config({**small_fields, "optimizer": optimizer, "log_every": 100}), tmp_path)
+def test_a_loss_that_is_not_finite_stops_the_run_unsaved(small_fields, tmp_path, monkeypatch):
+    def diverging(*arguments):
+        program = make_program(*arguments)
+
+        def train_step(state, batch):
+            state, metrics = program.train_step(state, batch)
+            return state, {**metrics, "loss": metrics["loss"] * jax.device_put(np.float32("nan"))}
+
+        return dataclasses.replace(program, train_step=train_step)
+
+    monkeypatch.setattr(loop, "make_program", diverging)
+    with pytest.raises(UserError, match="the loss is nan at step 3; lower optimizer.learning_rate"):
+        train(make_config({**small_fields, "log_every": 100}), tmp_path)
     assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
 
 

@@ -87,8 +87,9 @@ def results():
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def close(rows, others, tolerance=1e-5):
-    return all(row == pytest.approx(other, rel=tolerance, abs=tolerance) for row, other in zip(rows, others, strict=True))
+def close(rows, others):
+    pairs = zip(rows, others, strict=True)
+    return all(row == pytest.approx(other, rel=1e-5, abs=1e-5) for row, other in pairs)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])

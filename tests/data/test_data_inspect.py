@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from rt2_jax.data.inspect import inspect
+from rt2_jax.data.mixtures import ROBOT
+from rt2_jax.errors import UserError
+from rt2_jax.tokens import Vocabulary
+
+
+def test_inspect_counts_shares_and_draws(tmp_path, prepared):
+    sha256 = Vocabulary.load().sha256
+    for number, task in enumerate(ROBOT):
+        prepared(tmp_path, task, 40, vocabulary=sha256, first_token=1300, dropped=1234 * number)
+    prepared(tmp_path, "tabletop_robot_plan", 3, "validation", vocabulary=sha256)
+    text = inspect(tmp_path, per_task=4)
+    lines = [line.split() for line in text.splitlines()]
+    assert ["tabletop_robot_action", "train", "40", "0", "1", "4", "8", "px"] in lines
+    assert ["tabletop_robot_plan", "train", "40", "1,234", "1", "4", "8", "px"] in lines
+    assert ["tabletop_robot_plan", "validation", "3", "0", "1", "4", "8", "px"] in lines
+    # 80% of 64 is 51.2.
+    assert ["tabletop_robot_action", "80.0%", "51", "or", "52"] in lines
+    assert "tabletop_cofinetune_50" not in text
+
+    with Image.open(tmp_path / "inspect.png") as sheet:
+        pixels = np.asarray(sheet.convert("RGB")).astype(int)
+    # Frames 0, 13, 26 and 39 of 0..39, each a plain grey, on white.
+    for grey in (0, 13, 26, 39):
+        assert (np.abs(pixels - grey).max(-1) <= 1).sum() >= 150 * 150 * 2
+    assert (pixels == 255).all(-1).sum() > 0
+
+
+def test_inspect_writes_where_it_is_told(tmp_path, prepared):
+    prepared(tmp_path, "mine", 5, vocabulary=Vocabulary.load().sha256)
+    assert "elsewhere" in inspect(tmp_path, tasks=["mine"], out=tmp_path / "elsewhere" / "sheet.png")
+    assert (tmp_path / "elsewhere" / "sheet.png").is_file()
+
+
+def test_inspect_refuses_what_it_cannot_show(tmp_path, prepared):
+    with pytest.raises(UserError, match="holds no prepared task; run `rt2 data prepare`"):
+        inspect(tmp_path)
+    prepared(tmp_path, "mine", 5)
+    with pytest.raises(UserError, match="mine/train was prepared with another vocabulary"):
+        inspect(tmp_path)
+    with pytest.raises(UserError, match="examples per task is 0"):
+        inspect(tmp_path, per_task=0)

@@ -1,0 +1,208 @@
+"""Held-out scores with a policy that knows the answers, one that does not, and one of any text."""
+
+import numpy as np
+import pytest
+from array_record.python import array_record_module
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rt2_jax.data.records import PreparedIndex, Record, encode_record, index_to_json, prepared_dir
+from rt2_jax.errors import UserError
+from rt2_jax.evaluate import offline
+from rt2_jax.evaluate.offline import Example
+from rt2_jax.inputs.images import encode_jpeg
+from rt2_jax.inputs.prompts import plan_prompt, plan_target, robot_prompt
+from rt2_jax.tokens.action_text import action_text, parse_action_text
+from rt2_jax.tokens.vocabulary import Vocabulary
+
+FRAME = np.zeros((1, 8, 8, 3), np.uint8)
+
+
+class Oracle:
+    """Answers from a table prompt -> target; acts by it in both modes, with `nudge` bins of error on dx and dy."""
+
+    def __init__(self, fakes, examples, nudge=0, reply=None):
+        self.bins, self.fakes, self.nudge, self.reply = fakes.bins, fakes, nudge, reply
+        self.table = {example.prompt: example.target for example in examples}
+        self.sizes = []
+
+    def act(self, images, instructions, mode="action"):
+        self.sizes.append(len(images))
+        template = {"action": robot_prompt, "plan": plan_prompt}[mode]
+        texts = [self.table[template(instruction)] for instruction in instructions]
+        bins = np.stack([parse_action_text(text.split("Action:")[-1], 8) for text in texts])
+        bins[:, 1:3] += self.nudge
+        output = self.fakes.acting(self.bins.decode(bins))
+        output.text = texts
+        return output
+
+    def answer(self, images, texts, max_len):
+        self.sizes.append(len(images))
+        return [self.table[text] if self.reply is None else self.reply for text in texts]
+
+
+def action_examples(count, template=robot_prompt, target=lambda text: text):
+    rng = np.random.default_rng(0)
+    examples = []
+    for index in range(count):
+        bins = rng.integers(10, 240, 8)
+        bins[0] = int(index % 4 != 0)
+        examples.append(Example(FRAME, template(f"reach object {index}"), target(action_text(bins))))
+    return examples
+
+
+def test_perfect_actions_have_no_error(fakes):
+    examples = action_examples(40)
+    oracle = Oracle(fakes, examples)
+    scores = offline.score_actions(oracle, "tabletop_robot_action", examples)
+    assert scores.examples == 40
+    assert scores.token_accuracy == scores.exact_match == scores.terminate_accuracy == scores.gripper_accuracy == 1.0
+    assert scores.terminate_recall == scores.terminate_precision == 1.0
+    assert [dimension.name for dimension in scores.dimensions] == [
+        "dx",
+        "dy",
+        "dz",
+        "droll",
+        "dpitch",
+        "dyaw",
+        "gripper",
+    ]
+    assert all(dimension.mean_error == 0.0 for dimension in scores.dimensions)
+    # The last, short batch is padded: one shape, one compilation.
+    assert oracle.sizes == [32, 32]
+
+
+def test_errors_are_in_centimetres_and_degrees(fakes):
+    examples = action_examples(12)
+    scores = offline.score_actions(Oracle(fakes, examples, nudge=3), "tabletop_robot_action", examples)
+    dx, dy, dz = scores.dimensions[:3]
+    # A bin is 8 cm / 256.
+    assert dx.unit == "cm" and scores.dimensions[3].unit == "deg" and scores.dimensions[6].unit == "1"
+    assert (dx.mean_error, dx.median_error, dx.p90_error) == pytest.approx((3 * 8 / 256,) * 3, rel=1e-4)
+    assert dx.token_accuracy == dy.token_accuracy == 0.0 and dz.token_accuracy == 1.0
+    assert scores.token_accuracy == pytest.approx(6 / 8)
+    assert scores.exact_match == 0.0
+
+
+def test_stops_that_are_missed_or_made_up(fakes):
+    examples = action_examples(8)
+    stopping = [index for index, example in enumerate(examples) if example.target.startswith("0 ")]
+    assert stopping == [0, 4]
+
+    class Stubborn(Oracle):
+        def act(self, images, instructions, mode="action"):
+            output = super().act(images, instructions, mode)
+            output.bins[:, 0] = 1
+            # Stops once where it should, once where it should not.
+            output.bins[[0, 1], 0] = 0
+            return output
+
+    scores = offline.score_actions(Stubborn(fakes, examples), "tabletop_robot_action", examples)
+    assert scores.terminate_recall == 0.5 and scores.terminate_precision == 0.5
+    assert scores.terminate_accuracy == pytest.approx(6 / 8)
+
+    class Restless(Stubborn):
+        def act(self, images, instructions, mode="action"):
+            output = Oracle.act(self, images, instructions, mode)
+            output.bins[:, 0] = 1
+            return output
+
+    scores = offline.score_actions(Restless(fakes, examples), "tabletop_robot_action", examples)
+    assert (scores.terminate_recall, scores.terminate_precision) == (0.0, None)
+
+
+def test_plans_are_scored_by_words_and_tokens(fakes):
+    examples = action_examples(6, plan_prompt, lambda text: plan_target("reach red cube", text))
+    scores = offline.score_web(Oracle(fakes, examples), "tabletop_robot_plan", examples, 32)
+    assert scores.skill == "planning"
+    assert [(metric.name, metric.value) for metric in scores.metrics] == [
+        ("plan, exact match", 1.0),
+        ("action tokens right", 1.0),
+    ]
+    nudged = offline.score_web(Oracle(fakes, examples, nudge=1), "tabletop_robot_plan", examples, 32)
+    assert [metric.value for metric in nudged.metrics] == [1.0, 0.75]
+
+
+TASKS = {
+    "tabletop_web_vqa": ("questions", "exact match", "red"),
+    "tabletop_web_caption": ("captions", "mean token F1", "a photo of a red cube"),
+    "tabletop_web_alt_text": ("alt text", "mean token F1", "of a red cube"),
+    "tabletop_web_locate": ("pointing", "within 5% of the frame", "34 56"),
+    "tabletop_web_detect": ("detection", "recall within 3 cm", "red cube 34 56; robot gripper 40 30"),
+    "their_ocr": ("their_ocr", "exact match", "EXIT"),
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_kind_of_task_goes_from_none_to_all(fakes, task):
+    skill, headline, target = TASKS[task]
+    examples = [Example(FRAME, f"prompt {index}", target) for index in range(5)]
+    right = offline.score_web(Oracle(fakes, examples), task, examples, 16, samples=3)
+    assert (right.skill, right.task, right.examples) == (skill, task, 5)
+    assert (right.metrics[0].name, right.metrics[0].value) == (headline, 1.0)
+    assert [(s.prompt, s.target, s.answer) for s in right.samples] == [
+        (f"prompt {index}", target, target) for index in (0, 2, 4)
+    ]
+    wrong = offline.score_web(Oracle(fakes, examples, reply="xyzzy"), task, examples, 16)
+    assert wrong.metrics[0].value == 0.0
+
+
+@given(reply=st.text(max_size=30))
+def test_any_answer_is_scored(reply):
+    class Speaker:
+        def answer(self, images, texts, max_len):
+            return [reply] * len(texts)
+
+    for task, (_, _, target) in TASKS.items():
+        scores = offline.score_web(Speaker(), task, [Example(FRAME, "what?", target)], 16)
+        assert all(metric.value is None or metric.value >= 0 for metric in scores.metrics)
+
+
+def test_instructions_come_back_out_of_their_prompts():
+    assert offline.instruction_of(robot_prompt("pick up the red cube")) == "pick up the red cube"
+    assert offline.instruction_of(plan_prompt("I'm hungry"), plan_prompt) == "I'm hungry"
+    for prompt in ("Detect all objects", "", robot_prompt("x").replace(" x?", "?")):
+        with pytest.raises(UserError, match="is not of the form"):
+            offline.instruction_of(prompt)
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    vocabulary = Vocabulary.load()
+    folder = prepared_dir(tmp_path, "tabletop_web_vqa", "validation")
+    folder.mkdir(parents=True)
+    writer = array_record_module.ArrayRecordWriter(str(folder / "part-00000.array_record"), "group_size:1")
+    for index in range(11):
+        prompt = np.array(vocabulary.encode(f"Answer in en: how many are {index}?"), np.int32)
+        target = np.array([*vocabulary.encode(f"{index} cubes"), vocabulary.eos_id], np.int32)
+        image = np.full((16, 16, 3), 20 * index, np.uint8)
+        writer.write(encode_record(Record((encode_jpeg(image),), prompt, target, "tabletop_web_vqa")))
+    writer.close()
+    index = PreparedIndex(
+        "tabletop_web_vqa", "validation", 11, (("part-00000.array_record", 11),), vocabulary.sha256, 16, 1, 32, 8
+    )
+    (folder / "index.json").write_text(index_to_json(index), encoding="utf-8")
+    return tmp_path, vocabulary
+
+
+def test_examples_are_read_as_text_and_spread_over_the_split(prepared):
+    data_dir, vocabulary = prepared
+    examples = offline.read_examples(data_dir, "tabletop_web_vqa", vocabulary, 3, "validation")
+    assert [example.target for example in examples] == ["0 cubes", "5 cubes", "10 cubes"]
+    assert examples[1].prompt == "Answer in en: how many are 5?"
+    assert examples[1].images.shape == (1, 16, 16, 3)
+    assert abs(int(examples[1].images.mean()) - 100) <= 2
+    everything = offline.read_examples(data_dir, "tabletop_web_vqa", vocabulary, 100, "validation")
+    assert [example.target for example in everything] == [f"{index} cubes" for index in range(11)]
+
+
+def test_another_vocabulary_is_refused(prepared):
+    data_dir, vocabulary = prepared
+
+    class Other:
+        sha256 = "0" * 64
+
+    with pytest.raises(UserError, match="was prepared with vocabulary"):
+        offline.read_examples(data_dir, "tabletop_web_vqa", Other(), 3, "validation")
+    with pytest.raises(UserError, match="not a prepared split"):
+        offline.read_examples(data_dir, "tabletop_web_caption", vocabulary, 3, "validation")

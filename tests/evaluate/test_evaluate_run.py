@@ -1,0 +1,135 @@
+"""`evaluate` from a bundle to the two files, with a real but very small model."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from array_record.python import array_record_module
+
+from rt2_jax.actions import ActionBins, load_card
+from rt2_jax.data.records import PreparedIndex, Record, encode_record, index_to_json, prepared_dir
+from rt2_jax.errors import UserError
+from rt2_jax.evaluate.report import read_report
+from rt2_jax.evaluate.run import bundle_hash, evaluate
+from rt2_jax.inputs.images import encode_jpeg
+from rt2_jax.inputs.prompts import locate_prompt, robot_prompt
+from rt2_jax.models.backbone import make_backbone
+from rt2_jax.models.config import ModelConfig, TextConfig, VitConfig
+from rt2_jax.tokens.action_text import action_text
+from rt2_jax.tokens.vocabulary import DEFAULT_VOCABULARY, Vocabulary
+from rt2_jax.train.bundle import bundle_meta, load_bundle, save_bundle
+
+CARD = DEFAULT_VOCABULARY.parents[1] / "cards" / "tabletop.json"
+SIZE = 24
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """Two bundles of a model of a few thousand parameters, and two prepared tasks of a few examples."""
+    root = tmp_path_factory.mktemp("evaluate")
+    vocabulary, card = Vocabulary.load(), load_card(CARD)
+    bins = ActionBins(card.space)
+    config = ModelConfig(
+        name="speck",
+        vision=VitConfig(patch_size=12, width=8, layers=1, heads=1, head_dim=8, mlp=8),
+        text=TextConfig(width=8, encoder_layers=1, decoder_layers=1, heads=1, head_dim=8, mlp=8),
+        image_size=SIZE,
+        vocab_size=vocabulary.size,
+    )
+    backbone = make_backbone(config)
+    meta = bundle_meta(config, vocabulary, card, bins, prompt_len=48, target_len=24, step=7)
+    for seed, name in enumerate(("policy", "reference")):
+        save_bundle(root / name, backbone.init(jax.random.key(seed)), meta, vocabulary)
+    rng = np.random.default_rng(0)
+    image = encode_jpeg(rng.integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8))
+    pairs = {
+        "tabletop_robot_action": (robot_prompt("pick red cube"), action_text(np.array([1, *[128] * 6, 0]))),
+        "tabletop_web_locate": (locate_prompt("red cube"), "34 56"),
+    }
+    for task, (prompt, target) in pairs.items():
+        folder = prepared_dir(root / "data", task, "validation")
+        folder.mkdir(parents=True)
+        writer = array_record_module.ArrayRecordWriter(str(folder / "part-00000.array_record"), "group_size:1")
+        ids = np.array([*vocabulary.encode(target), vocabulary.eos_id], np.int32)
+        for _ in range(4):
+            writer.write(encode_record(Record((image,), np.array(vocabulary.encode(prompt), np.int32), ids, task)))
+        writer.close()
+        files = (("part-00000.array_record", 4),)
+        index = PreparedIndex(task, "validation", 4, files, vocabulary.sha256, SIZE, 1, 48, 24)
+        (folder / "index.json").write_text(index_to_json(index), encoding="utf-8")
+    return root
+
+
+def test_everything_from_a_bundle_to_the_files(workplace, tmp_path, capsys):
+    lines = [{"step": step, "split": "train", "loss": 5.0 - step} for step in range(3)]
+    metrics = workplace / "policy" / "metrics.jsonl"
+    metrics.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    report = evaluate(
+        workplace / "policy",
+        tmp_path / "out",
+        workplace / "data",
+        reference=workplace / "reference",
+        splits=["symbols", "unseen_objects_easy"],
+        skills=["place"],
+        episodes=1,
+        examples=3,
+        command="rt2 eval --checkpoint policy",
+        progress=False,
+    )
+    printed = capsys.readouterr().out.rstrip().splitlines()
+    json_path, html_path = tmp_path / "out" / "report.json", tmp_path / "out" / "report.html"
+    assert printed[-1] == f"report: {json_path} {html_path}"
+    assert any("Closed loop" in line for line in printed)
+    assert read_report(json_path) == report
+    # Controls run where they tell most, and nowhere else.
+    assert [(row["split"], row["control"], row["episodes"]) for row in report["closed_loop"]] == [
+        ("symbols", None, 1),
+        ("symbols", "wrong_instruction", 1),
+        ("symbols", "other_image", 1),
+        ("unseen_objects_easy", None, 1),
+    ]
+    assert report["actions"]["examples"] == 3
+    assert [score["task"] for score in report["web"]] == ["tabletop_web_locate"]
+    assert [score["task"] for score in report["forgetting"]["web"]] == ["tabletop_web_locate"]
+    assert report["checkpoint"]["model"] == "speck" and report["checkpoint"]["step"] == 7
+    assert report["checkpoint"]["sha256"] != report["forgetting"]["checkpoint"]["sha256"]
+    assert report["title"] == "policy" and report["command"] == "rt2 eval --checkpoint policy"
+    assert {"python", "jax", "mujoco", "numpy"} <= report["versions"].keys()
+    assert report["timing"]["control_steps"] == sum(
+        episode["steps"] for row in report["closed_loop"] for episode in row["episode_results"]
+    )
+    page = html_path.read_text(encoding="utf-8")
+    assert page.count("<figure") == 4 and "How it was trained" in page
+
+
+def test_the_hash_is_of_the_content(workplace, tmp_path):
+    bundle = load_bundle(workplace / "policy")
+    save_bundle(tmp_path / "copy", bundle.params, bundle.meta, bundle.vocabulary)
+    assert bundle_hash(load_bundle(tmp_path / "copy")) == bundle_hash(bundle)
+    nudged = jax.tree.map(lambda leaf: leaf + 1e-6 * (leaf.ndim == 1), bundle.params)
+    changed = [
+        dataclasses.replace(bundle, params=nudged),
+        dataclasses.replace(bundle, bins=dataclasses.replace(bundle.bins, decoding="rt1")),
+    ]
+    assert len({bundle_hash(one) for one in (bundle, *changed)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"episodes": 0}, "nothing to evaluate"),
+        ({"episodes": -1}, "episodes is -1"),
+        ({"episodes": 1, "reference": "reference"}, "a reference is compared on prepared data"),
+        ({"splits": ["nowhere"]}, "nowhere"),
+        ({"splits": ["symbols"], "skills": ["push"]}, "none of the splits symbols tests push"),
+        ({"data_dir": "empty", "episodes": 0}, "holds no prepared validation split"),
+    ],
+)
+def test_mistakes_are_one_line(workplace, tmp_path, settings, named):
+    settings = {key: tmp_path / value if key == "data_dir" else value for key, value in settings.items()}
+    with pytest.raises(UserError, match=named) as caught:
+        evaluate(workplace / "policy", tmp_path / "out", progress=False, **settings)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()

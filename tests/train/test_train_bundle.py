@@ -1,0 +1,125 @@
+"""A bundle loads to what was saved, says what it is, and refuses what does not fit."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from rt2_jax.actions.bins import ActionBins
+from rt2_jax.actions.card import load_card
+from rt2_jax.errors import UserError
+from rt2_jax.models.backbone import make_backbone
+from rt2_jax.tokens.vocabulary import Vocabulary
+from rt2_jax.train.bundle import bundle_meta, load_bundle, model_hash, save_bundle
+from rt2_jax.train.config import make_config
+from rt2_jax.train.resolve import model_config
+
+
+@pytest.fixture(scope="module")
+def parts(small_fields):
+    """(params, meta, vocabulary) of a small model with random numbers for weights."""
+    vocabulary, card = Vocabulary.load(), load_card("tabletop")
+    model = model_config(make_config(small_fields), vocabulary)
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(make_backbone(model).init, jax.random.key(0))
+    params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
+    meta = bundle_meta(model, vocabulary, card, ActionBins(card.space), prompt_len=8, target_len=12, step=7)
+    return params, meta, vocabulary
+
+
+@pytest.fixture
+def bundle(parts, tmp_path):
+    """A bundle's folder."""
+    save_bundle(tmp_path / "bundle", *parts)
+    return tmp_path / "bundle"
+
+
+def test_it_loads_to_what_was_saved(bundle, parts):
+    loaded = load_bundle(bundle)
+    assert loaded.meta == parts[1] and loaded.meta["step"] == 7
+    assert loaded.card == load_card("tabletop") and loaded.bins == ActionBins(loaded.card.space)
+    for a, b in zip(jax.tree.leaves(loaded.params), jax.tree.leaves(parts[0]), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_bfloat16_halves_the_size_and_loads_as_float32(bundle, parts, tmp_path):
+    def size(path):
+        return sum(file.stat().st_size for file in (path / "params").rglob("*") if file.is_file())
+
+    save_bundle(tmp_path / "half", *parts, dtype="bfloat16")
+    numbers = sum(leaf.size for leaf in jax.tree.leaves(parts[0]))
+    assert size(bundle) < 4 * numbers + 100_000 and size(tmp_path / "half") < size(bundle) - 1.7 * numbers
+    loaded = load_bundle(tmp_path / "half")
+    for a, b in zip(jax.tree.leaves(loaded.params), jax.tree.leaves(parts[0]), strict=True):
+        assert a.dtype == np.float32
+        np.testing.assert_allclose(a, b, rtol=2**-8)
+
+
+def test_it_can_be_moved_and_names_no_place(bundle, parts, tmp_path):
+    moved = bundle.rename(tmp_path / "moved")
+    assert all(bytes(tmp_path) not in file.read_bytes() for file in moved.rglob("*") if file.is_file())
+    assert load_bundle(moved).meta == parts[1]
+
+
+def test_writing_again_replaces_it_and_leaves_nothing_beside(bundle, parts, tmp_path):
+    save_bundle(bundle, parts[0], {**parts[1], "step": 8}, parts[2])
+    assert load_bundle(bundle).meta["step"] == 8
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def change_meta(**changes):
+    def change(path):
+        meta = json.loads((path / "bundle.json").read_text())
+        (path / "bundle.json").write_text(json.dumps({**meta, **changes}))
+
+    return change
+
+
+def cut_weights(path):
+    for file in (path / "params").glob("ocdbt.process_*/d/*"):
+        file.write_bytes(file.read_bytes()[:10])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: (path / "bundle.json").unlink(), "has no bundle.json; name a bundle or a run directory"),
+        (lambda path: (path / "bundle.json").write_text("{"), "is not JSON"),
+        (change_meta(format=99), "has format 99, this release reads 1"),
+        (change_meta(grammar={"sha256": "f" * 64}), "is not the bundle's ffffffffffff"),
+        (change_meta(vocabulary={"file": "vocabulary.model", "sha256": "e" * 64}), "is not eeeeeeeeeeee"),
+        (lambda path: (path / "vocabulary.model").unlink(), "vocabulary.model does not exist"),
+        (lambda path: (path / "vocabulary.model").write_bytes(b"x"), "is not a SentencePiece model"),
+        (lambda path: (path / "params" / "commit_success.txt").unlink(), "holds no complete weights"),
+        (lambda path: (path / "params" / "manifest.ocdbt").unlink(), "cannot be read"),
+        (cut_weights, "cannot be read"),
+    ],
+)
+def test_what_is_damaged_is_named(bundle, damage, message):
+    damage(bundle)
+    with pytest.raises(UserError, match=message):
+        load_bundle(bundle)
+
+
+def test_weights_of_another_model_are_refused(bundle, parts):
+    model = {**parts[1]["model"], "text": {**parts[1]["model"]["text"], "mlp": 64}}
+    change_meta(model=model)(bundle)
+    with pytest.raises(UserError, match=r"has shape \(.*, this model needs \(.*; use the model"):
+        load_bundle(bundle)
+
+
+def test_a_dtype_or_vocabulary_that_does_not_fit_is_refused(parts, tmp_path):
+    params, meta, vocabulary = parts
+    with pytest.raises(UserError, match="dtype 'int8' is unknown"):
+        save_bundle(tmp_path / "b", params, meta, vocabulary, dtype="int8")
+    with pytest.raises(UserError, match="is not dddddddddddd"):
+        save_bundle(tmp_path / "b", params, {**meta, "vocabulary": {"sha256": "d" * 64}}, vocabulary)
+    assert not (tmp_path / "b").exists()
+
+
+def test_the_model_hash_is_of_what_the_weights_mean(parts):
+    model = parts[1]["model"]
+    same = {**model, "remat": "full", "name": "other", "text": {**model["text"], "dropout_rate": 0.5}}
+    assert model_hash(same) == model_hash(model)
+    assert model_hash({**model, "image_size": 64}) != model_hash(model)

@@ -1,0 +1,152 @@
+"""A checkpoint is whole or it is passed over; what is restored is what was saved, bit for bit."""
+
+import json
+import resource
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from rt2_jax.errors import UserError
+from rt2_jax.train.bundle import complete_steps, raise_if_disk_full, why_incomplete
+from rt2_jax.train.checkpoint import Checkpoints, Progress
+from rt2_jax.train.state import TrainState
+
+META = {"vocabulary": {"sha256": "a" * 64}, "model": {"width": 3}}
+
+
+def state(step):
+    rng = np.random.default_rng(step)
+    params = {"layer": {"kernel": jnp.asarray(rng.normal(size=(200, 200)), jnp.float32)}, "bias": jnp.zeros(3)}
+    moments = optax.ScaleByAdamState(count=jnp.int32(step), mu=params, nu=jax.tree.map(jnp.square, params))
+    return TrainState(jnp.int32(step), params, (optax.EmptyState(), moments))
+
+
+def abstract(of):
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), of)
+
+
+def restore(run_dir, meta=META, like=None):
+    with Checkpoints(run_dir, meta) as checkpoints:
+        return checkpoints.restore(abstract(like or state(0)))
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    """Steps 2, 4 and 6, of which the last two are kept."""
+    with Checkpoints(tmp_path, META, keep=2) as checkpoints:
+        for step in (2, 4, 6):
+            checkpoints.save(state(step), Progress(step, step * 8))
+    return tmp_path
+
+
+def assert_is(found, step):
+    restored, progress = found
+    assert progress == Progress(step, step * 8)
+    wanted = state(step)
+    assert jax.tree.structure(restored) == jax.tree.structure(wanted)
+    for a, b in zip(jax.tree.leaves(restored), jax.tree.leaves(wanted), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_newest_step_comes_back_and_old_ones_go(run_dir):
+    assert complete_steps(run_dir / "checkpoints") == [6, 4]
+    assert_is(restore(run_dir), 6)
+
+
+def test_an_empty_run_has_nothing_to_restore(tmp_path):
+    assert restore(tmp_path) is None
+
+
+def cut_data(step_dir):
+    for path in (step_dir / "params").glob("ocdbt.process_*/d/*"):
+        path.write_bytes(path.read_bytes()[:20])
+
+
+DAMAGE = {
+    "commit file": lambda step_dir: (step_dir / "commit_success.txt").unlink(),
+    "metadata": lambda step_dir: (step_dir / "_CHECKPOINT_METADATA").unlink(),
+    "folder": lambda step_dir: shutil.rmtree(step_dir / "opt_state"),
+    "data folder": lambda step_dir: shutil.rmtree(step_dir / "params" / "ocdbt.process_0" / "d"),
+    "progress": lambda step_dir: (step_dir / "progress" / "metadata").write_text("{"),
+    "cut data": cut_data,
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_a_damaged_step_is_passed_over_and_its_number_is_free_again(run_dir, what, caplog):
+    DAMAGE[what](run_dir / "checkpoints" / "6")
+    assert_is(restore(run_dir), 4)
+    assert "checkpoint step 6 is passed over" in caplog.text
+    assert (run_dir / "checkpoints" / "damaged_6_0").is_dir()
+    with Checkpoints(run_dir, META) as checkpoints:
+        checkpoints.save(state(6), Progress(6, 48))
+    assert_is(restore(run_dir), 6)
+
+
+def test_a_run_whose_every_step_is_damaged_is_refused(run_dir):
+    for step in ("4", "6"):
+        (run_dir / "checkpoints" / step / "commit_success.txt").unlink()
+    assert why_incomplete(run_dir / "checkpoints" / "4") == "commit_success.txt is missing"
+    with pytest.raises(UserError, match=r"none of the steps \[6, 4\] is whole"):
+        restore(run_dir)
+    assert (run_dir / "checkpoints" / "6").is_dir()
+
+
+def test_a_save_that_was_cut_off_is_no_step(run_dir):
+    shutil.copytree(run_dir / "checkpoints" / "6", run_dir / "checkpoints" / "8.orbax-checkpoint-tmp")
+    (run_dir / "checkpoints" / "8.orbax-checkpoint-tmp" / "commit_success.txt").unlink()
+    assert_is(restore(run_dir), 6)
+
+
+def test_a_full_disk_is_told_and_the_last_step_still_loads(run_dir):
+    # A real write that fails in the background: the system's limit on a file's size stands in for a disk's.
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with pytest.raises(UserError, match="no space left for .*; free some"), Checkpoints(run_dir, META) as checkpoints:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+        try:
+            checkpoints.save(state(8), Progress(8, 64))
+            checkpoints.wait()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert_is(restore(run_dir), 6)
+
+
+def test_a_full_disk_is_known_in_the_words_of_tensorstore():
+    text = "RESOURCE_EXHAUSTED: Error writing: Failed to write 26513 bytes to file 7: No space left on device"
+    try:
+        raise RuntimeError("the save failed") from ValueError(text)
+    except RuntimeError as error:
+        with pytest.raises(UserError, match="no space left for here"):
+            raise_if_disk_full(error, "here")
+    raise_if_disk_full(ValueError("something else"), "here")
+
+
+@pytest.mark.parametrize(
+    ("meta", "message"),
+    [
+        ({**META, "vocabulary": {"sha256": "b" * 64}}, "vocabulary aaaaaaaaaaaa, this run's is bbbbbbbbbbbb"),
+        ({**META, "model": {"width": 4}}, "has model [0-9a-f]{12}, this run's is [0-9a-f]{12}"),
+    ],
+)
+def test_another_model_or_vocabulary_is_refused(run_dir, meta, message):
+    with pytest.raises(UserError, match=message):
+        restore(run_dir, meta)
+    assert_is(restore(run_dir), 6)
+
+
+def test_another_optimizer_is_refused_and_nothing_is_set_aside(run_dir):
+    like = TrainState(jnp.int32(0), state(0).params, optax.EmptyState())
+    with pytest.raises(UserError, match="opt_state: 1/count has shape .*use the optimizer that it was trained with"):
+        restore(run_dir, like=like)
+    assert complete_steps(run_dir / "checkpoints") == [6, 4]
+
+
+def test_the_position_is_plain_integers(run_dir):
+    saved = json.loads((run_dir / "checkpoints" / "6" / "progress" / "metadata").read_text())
+    assert (saved["step"], saved["example"], saved["bundle"]) == (6, 48, META)

@@ -1,0 +1,68 @@
+"""metrics.jsonl survives kills and restarts; progress is legible on a terminal and in a log."""
+
+import builtins
+import json
+
+import pytest
+
+from rt2_jax.errors import UserError
+from rt2_jax.train.metrics import MetricsLog, ProgressBar, read_metrics
+
+
+def test_lines_after_the_restart_are_dropped_and_a_cut_one_too(tmp_path):
+    with MetricsLog(tmp_path, 0) as log:
+        for step in (1, 2, 3):
+            log.write(step, "train", {"loss": 1 / 3})
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text() + '{"step": 4, "los')
+    assert [line["step"] for line in read_metrics(path)] == [1, 2, 3]
+    with MetricsLog(tmp_path, 2) as log:
+        log.write(3, "validation", {"loss": 0.5})
+    lines = [json.loads(text) for text in path.read_text().splitlines()]
+    assert [(line["step"], line["split"], line["loss"]) for line in lines] == [
+        (1, "train", 1 / 3),
+        (2, "train", 1 / 3),
+        (3, "validation", 0.5),
+    ]
+
+
+def test_other_hosts_write_nothing(tmp_path, capsys):
+    with MetricsLog(tmp_path, 0, enabled=False) as log, ProgressBar(9, 0, 4, enabled=False) as bar:
+        log.write(1, "train", {"loss": 1.0})
+        bar.advance(1)
+        bar.report(1, {"loss": 1.0})
+        bar.say("hello")
+    assert not list(tmp_path.iterdir()) and capsys.readouterr().err == ""
+
+
+def test_plain_lines_where_there_is_no_terminal(capsys):
+    with ProgressBar(100, 0, 8) as bar:
+        bar.advance(10)
+        rate = bar.report(10, {"loss": 2.5})
+        with bar.paused():
+            bar.say("a word")
+    assert rate > 0
+    text = capsys.readouterr().err
+    assert "step 10/100  loss 2.5000" in text and "examples/s" in text and "left" in text and "a word" in text
+
+
+def test_a_bar_on_a_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with ProgressBar(100, 0, 8) as bar:
+        bar.report(10, {"loss": 2.5})
+        bar.say("a word")
+    text = capsys.readouterr().err
+    assert "loss 2.5000" in text and "10/100" in text and "a word" in text and "\x1b[" in text
+
+
+def test_tensorboard_without_its_packages_names_the_mend(tmp_path, monkeypatch):
+    original = builtins.__import__
+
+    def missing(name, *arguments, **keywords):
+        if name.startswith("clu"):
+            raise ModuleNotFoundError("No module named 'clu'", name="clu")
+        return original(name, *arguments, **keywords)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    with pytest.raises(UserError, match="clu is not installed; pip install clu tensorflow tensorboard"):
+        MetricsLog(tmp_path, 0, tensorboard=True)
