@@ -35,12 +35,12 @@ def query_init(head_dim: int):
     return nn.initializers.variance_scaling(1.0 / head_dim, "fan_in", "normal", in_axis=-3, out_axis=(-2, -1))
 
 
-def make_attention(config: TextConfig, dtype: jnp.dtype) -> Attention:
+def make_attention(config: TextConfig, dtype: jnp.dtype, branch_init: float = 1.0) -> Attention:
     """T5's attention: no biases, no scaling of the query."""
     return Attention(
         config.heads, config.head_dim, config.width, dtype,
-        kernel_init=HEADS_IN, query_init=query_init(config.head_dim), out_init=HEADS_OUT,
-        dropout_rate=config.dropout_rate,
+        kernel_init=HEADS_IN, query_init=query_init(config.head_dim),
+        out_init=scaled(HEADS_OUT, branch_init), dropout_rate=config.dropout_rate,
     )  # fmt: skip
 
 

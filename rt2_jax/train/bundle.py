@@ -85,11 +85,17 @@ def bundle_meta(
     }
 
 
+# Fields of a model's config that change neither which parameters it has nor what they compute.
+_NOT_HASHED = ("name", "remat", "scan_unroll", "compute_dtype", "dropout_rate")
+
+
 def model_hash(model: Mapping[str, Any]) -> str:
-    """sha256 over a model's JSON fields that decide which parameters it has and what they compute."""
-    kept = {key: value for key, value in model.items() if key not in ("name", "remat", "scan_unroll", "compute_dtype")}
-    text = json.dumps(_without_dropout(kept), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    """sha256 over the fields of a model's JSON that decide which parameters it has and what they compute.
+
+    A field that the JSON lacks, since it was written before the field existed, counts as its default.
+    """
+    known = ModelConfig.from_json(model).to_json()
+    return hashlib.sha256(json.dumps(_hashed(known), sort_keys=True).encode()).hexdigest()
 
 
 def save_bundle(
@@ -293,10 +299,10 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     return {name: tuple(leaf.shape) for name, leaf in named if hasattr(leaf, "shape")}
 
 
-def _without_dropout(tree: Any) -> Any:
-    if isinstance(tree, Mapping):
-        return {key: _without_dropout(value) for key, value in tree.items() if key != "dropout_rate"}
-    return tree
+def _hashed(tree: Any) -> Any:
+    if not isinstance(tree, Mapping):
+        return tree
+    return {key: _hashed(value) for key, value in tree.items() if key not in _NOT_HASHED and not key.endswith("_init")}
 
 
 def first_line(error: BaseException) -> str:

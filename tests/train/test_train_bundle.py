@@ -123,3 +123,5 @@ def test_the_model_hash_is_of_what_the_weights_mean(parts):
     same = {**model, "remat": "full", "name": "other", "text": {**model["text"], "dropout_rate": 0.5}}
     assert model_hash(same) == model_hash(model)
     assert model_hash({**model, "image_size": 64}) != model_hash(model)
+    # Written before the field existed: its default.
+    assert model_hash({key: value for key, value in model.items() if key != "num_images"}) == model_hash(model)

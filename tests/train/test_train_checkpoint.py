@@ -11,11 +11,12 @@ import optax
 import pytest
 
 from rt2_jax.errors import UserError
+from rt2_jax.models.sizes import SIZES
 from rt2_jax.train.bundle import complete_steps, raise_if_disk_full, why_incomplete
 from rt2_jax.train.checkpoint import Checkpoints, Progress
 from rt2_jax.train.state import TrainState
 
-META = {"vocabulary": {"sha256": "a" * 64}, "model": {"width": 3}}
+META = {"vocabulary": {"sha256": "a" * 64}, "model": SIZES["tiny"].to_json()}
 
 
 def state(step):
@@ -131,7 +132,7 @@ def test_a_full_disk_is_known_in_the_words_of_tensorstore():
     ("meta", "message"),
     [
         ({**META, "vocabulary": {"sha256": "b" * 64}}, "vocabulary aaaaaaaaaaaa, this run's is bbbbbbbbbbbb"),
-        ({**META, "model": {"width": 4}}, "has model [0-9a-f]{12}, this run's is [0-9a-f]{12}"),
+        ({**META, "model": SIZES["small"].to_json()}, "has model [0-9a-f]{12}, this run's is [0-9a-f]{12}"),
     ],
 )
 def test_another_model_or_vocabulary_is_refused(run_dir, meta, message):

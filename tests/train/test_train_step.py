@@ -30,7 +30,8 @@ class LinearBackbone:
         }
 
     def logical_axes(self):
-        return {"vision": {"kernel": (None, "vocab")}, "text": {"embedding": ("vocab", "embed"), "place": (None, "vocab")}}
+        text = {"embedding": ("vocab", "embed"), "place": (None, "vocab")}
+        return {"vision": {"kernel": (None, "vocab")}, "text": text}
 
     def logits(self, params, images, prompt, target, *, dropout_rng=None):
         light = jnp.mean(images.astype(jnp.float32), axis=(1, 2, 3, 4))[:, None] / 255
