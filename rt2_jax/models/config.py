@@ -19,9 +19,9 @@ class VitConfig:
     ``stem_patches`` () cuts patches of ``patch_size`` with one linear map; (4, 3) does it in two stages, patch 4, GELU,
     then 3 x 3 of those (their product is ``patch_size``), with ``stem_width`` channels between.
     ``parallel_blocks``, ``qk_norm`` and the two bias switches are ViT-22B's changes (arXiv 2302.05442, section 2).
-    ``branch_init`` scales the last kernels of every residual branch when they are drawn, and ``position_std`` is that of
-    the position embedding (0: width ** -0.5): patches that stay different from each other are what a model trained from
-    scratch learns to see by; imported weights replace both.
+    ``branch_init`` scales the last kernels of every residual branch when they are drawn, and ``position_std`` is the
+    position embedding's (0: width ** -0.5). Trained from scratch, a model learns to see sooner when its patches start out
+    different from each other; imported weights replace both.
     """
 
     patch_size: int

@@ -1,0 +1,47 @@
+"""Rules of the house that the import contracts cannot say: import-linter sees packages, not `flax.linen`."""
+
+import ast
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+MODULES = sorted((ROOT / "rt2_jax").rglob("*.py"))
+
+
+def imported_names(path):
+    """Every dotted name that a module imports, wherever in the module."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def importers(*packages):
+    """Modules of ours that import one of the packages, as paths below rt2_jax."""
+    return {
+        path.relative_to(ROOT / "rt2_jax")
+        for path in MODULES
+        for name in imported_names(path)
+        if any(name == package or name.startswith(package + ".") for package in packages)
+    }
+
+
+@pytest.mark.parametrize(
+    ("packages", "home"),
+    [
+        (("flax.linen",), "models"),
+        (("tensorflow", "tensorflow_datasets", "tensorflow_text", "seqio"), "data"),
+        (("mujoco", "gymnasium"), "sim"),
+    ],
+)
+def test_a_heavy_library_has_one_home(packages, home):
+    found = importers(*packages)
+    assert found, f"nothing imports {packages}: is the rule still about something?"
+    assert {path.parts[0] for path in found} == {home}
+
+
+def test_the_simulator_imports_neither_tensorflow_nor_jax():
+    assert not {path for path in importers("tensorflow", "jax", "flax") if path.parts[0] == "sim"}
