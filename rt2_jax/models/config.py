@@ -20,7 +20,7 @@ class VitConfig:
     then 3 x 3 of those (their product is ``patch_size``), with ``stem_width`` channels between.
     ``parallel_blocks``, ``qk_norm`` and the two bias switches are ViT-22B's changes (arXiv 2302.05442, section 2).
     ``branch_init`` scales the last kernels of every residual branch when they are drawn, and ``position_std`` is the
-    position embedding's (0: width ** -0.5). Trained from scratch, a model learns to see sooner when its patches start out
+    position embedding's (0: width ** -0.5). From scratch, a model learns to see sooner when its patches start out
     different from each other; imported weights replace both.
     """
 
