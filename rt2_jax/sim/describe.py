@@ -189,8 +189,10 @@ def foreign_instruction(
 def _translation(view: View, rng: np.random.Generator) -> tuple[str, str] | None:
     """A question about language alone, as web text has them: what a foreign instruction means in English."""
     scene, lang = view.scene, str(rng.choice(LANGUAGES[1:]))
-    skill = str(rng.choice(["reach", "pick", "move_near", "push", *["place"] * bool(scene.decals)]))
-    target, other = (int(index) for index in rng.permutation(len(scene.objects))[:2])
+    pairs = ["move_near"] * (len(scene.objects) > 1) + ["place"] * bool(scene.decals)
+    skill = str(rng.choice(["reach", "pick", "push", *pairs]))
+    order = rng.permutation(len(scene.objects))
+    target, other = int(order[0]), int(order[-1])
     reference: int | str | None = {
         "move_near": other,
         "push": str(rng.choice(sorted(DIRECTIONS[lang]))),

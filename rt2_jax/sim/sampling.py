@@ -145,16 +145,18 @@ def robot_scene(
 
 
 def wide_scene(rng: np.random.Generator) -> Scene:
-    """Anything the catalogue has: two to six objects, up to three decals, any surroundings; a gripper in about half.
+    """Anything the catalogue has: up to six objects, up to three decals, any surroundings; a gripper in about half.
 
-    Most scenes spread over the whole workspace, as robot scenes do; one in six huddles in its middle. Now and then an
-    object lies on a zone.
+    A third are plain pictures of one or two objects: what a name means and where it points is learnt from these first,
+    as from a web full of pictures of single things. Of the rest, most spread over the whole workspace, as robot scenes
+    do; one in six huddles in its middle. Now and then an object lies on a zone.
     """
     half_width = 0.12 if rng.random() < 1 / 6 else catalog.WORKSPACE
     most = 4 if half_width < catalog.WORKSPACE else 6
-    count = min(most, int(rng.choice([2, 3, 4, 5, 6], p=[0.06, 0.12, 0.26, 0.28, 0.28])))
+    plain = rng.random() < 1 / 3
+    count = int(rng.integers(1, 3)) if plain else min(most, int(rng.choice([3, 4, 5, 6], p=[0.18, 0.26, 0.28, 0.28])))
     objects = draw_objects(rng, count, ALL_PAIRS)
-    kinds = _wide_decals(rng, objects, most // 2)
+    kinds = [] if plain else _wide_decals(rng, objects, most // 2)
     placed, decals = layout(rng, objects, kinds, half_width=half_width, object_distance=0.0, decal_distance=0.0)
     placed = _put_on_zone(rng, placed, decals) if rng.random() < 0.5 else placed
     gripper = _wide_gripper(rng, placed) if rng.random() < 0.55 else None

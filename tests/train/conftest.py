@@ -15,7 +15,7 @@ _spec = importlib.util.spec_from_file_location("rt2_jax_tests_prepared", HERE / 
 prepared = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(prepared)
 
-# Kills the process, as a machine that goes away does, when the metrics of step `kill_at` have been written.
+# Trains, and sends itself the signal when the metrics of step `stop_at` have been written.
 CHILD = """
 import json, os, signal, sys
 from rt2_jax.train import loop
@@ -69,18 +69,29 @@ def small_fields(data_dir, compile_cache):
 
 
 @pytest.fixture(scope="session")
-def run_child(compile_cache):
+def child_environment(compile_cache):
+    """The environment of a run in a process of its own: it shares what was compiled."""
+    return {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(compile_cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+
+
+@pytest.fixture(scope="session")
+def child_script():
+    """Python that trains by ``sys.argv[1]`` = JSON of (fields, workdir, stop_at, signal name); see `CHILD`."""
+    return CHILD
+
+
+@pytest.fixture(scope="session")
+def run_child(child_environment):
     """run(fields, workdir, stop_at, signal name) -> CompletedProcess of a run in a process of its own."""
 
     def run(fields, workdir, stop_at, how):
-        environment = {
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
-            "JAX_COMPILATION_CACHE_DIR": str(compile_cache),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        }
         command = [sys.executable, "-c", CHILD, json.dumps([fields, str(workdir), stop_at, how])]
-        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+        return subprocess.run(command, capture_output=True, text=True, env=child_environment, timeout=300)
 
     return run

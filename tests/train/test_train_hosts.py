@@ -1,0 +1,78 @@
+"""Two processes train as one does, and stop together."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from rt2_jax.errors import UserError
+from rt2_jax.train.hosts import join_hosts
+from rt2_jax.train.metrics import read_metrics
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def stopped_pair(small_fields, child_script, child_environment, tmp_path_factory):
+    """Two hosts with a device each, of which the first gets SIGTERM after step 3."""
+    workdir = tmp_path_factory.mktemp("pair")
+    fields = {**small_fields, "mesh": {"data": 2, "fsdp": 1}}
+    port, children = free_port(), []
+    for index, stop_at in enumerate((3, -1)):
+        environment = {
+            **child_environment,
+            "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
+            "JAX_NUM_PROCESSES": "2",
+            "JAX_PROCESS_ID": str(index),
+            "JAX_NUM_CPU_DEVICES": "1",
+        }
+        command = [sys.executable, "-c", child_script, json.dumps([fields, str(workdir), stop_at, "SIGTERM"])]
+        children.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+    errors = [child.communicate(timeout=300)[1] for child in children]
+    return workdir, [child.returncode for child in children], errors
+
+
+def test_sigterm_to_one_host_stops_all_at_one_saved_step(stopped_pair):
+    workdir, codes, errors = stopped_pair
+    assert codes == [42, 42], errors[0][-3000:] + errors[1][-3000:]
+    lines = read_metrics(workdir / "metrics.jsonl")
+    assert (workdir / "checkpoints" / str(lines[-1]["step"])).is_dir() and lines[-1]["step"] < 12
+    assert "step 3/12" in errors[0] and "step 3/12" not in errors[1]
+
+
+def test_two_hosts_give_the_losses_of_one_and_one_goes_on_from_two(stopped_pair, small_fields, run_child, tmp_path):
+    workdir, _, _ = stopped_pair
+    pair = read_metrics(workdir / "metrics.jsonl")
+    alone = run_child({**small_fields, "steps": 12}, tmp_path, -1, "SIGTERM")
+    assert alone.returncode == 0, alone.stderr[-3000:]
+    wanted = read_metrics(tmp_path / "metrics.jsonl")
+    for a, b in zip(pair, wanted, strict=False):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5) and a["tokens"] == b["tokens"]
+    resumed = run_child(small_fields, workdir, -1, "SIGTERM")
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    after = read_metrics(workdir / "metrics.jsonl")
+    assert [line["step"] for line in after] == list(range(1, 13))
+    assert [line["loss"] for line in after] == pytest.approx([line["loss"] for line in wanted], rel=1e-4)
+
+
+def test_a_half_told_job_is_refused(monkeypatch):
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost:1")
+    with pytest.raises(UserError, match="JAX_COORDINATOR_ADDRESS is set, but .* are needed together"):
+        join_hosts()
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "two")
+    monkeypatch.setenv("JAX_PROCESS_ID", "0")
+    with pytest.raises(UserError, match="JAX_NUM_PROCESSES is 'two', needs a number"):
+        join_hosts()
+
+
+def test_a_lone_process_joins_nobody(monkeypatch):
+    for name in [name for name in os.environ if name.startswith(("JAX_COORD", "JAX_NUM_PROC", "JAX_PROCESS", "TPU_"))]:
+        monkeypatch.delenv(name)
+    join_hosts()
