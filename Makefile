@@ -26,7 +26,7 @@ demo: $(READY) gl  ## build data, co-fine-tune from the shipped VLM, evaluate in
 	@PATH="$(CURDIR)/$(BIN):$$PATH" launch/demo.sh $(OUT)
 
 test: lint gl  ## lint, import contracts and the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)  ## ruff and the import contracts
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""The command ``rt2``: data | train | eval | sample. Every verb imports what it needs when it runs."""
+"""The command ``rt2``: data | train | eval | sample | export. Every verb imports what it needs when it runs."""
 
 import argparse
 import os
@@ -29,6 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train(verbs)
     _add_eval(verbs)
     _add_sample(verbs)
+    _add_export(verbs)
     return parser
 
 
@@ -267,6 +268,28 @@ def _sample(arguments) -> None:
     space = bundle.bins.space
     for name, value, unit in zip(space.names, output.actions[0], space.units, strict=True):
         print(f"  {name:<10} {value:+.4f} {unit}")
+
+
+# --- rt2 export -------------------------------------------------------------------------------------------------------
+
+
+def _add_export(verbs) -> None:
+    export = _verb(
+        verbs, "export", _export, "write a run's weights as a bundle",
+        "A bundle is what evaluation and serving read: weights without optimizer state, vocabulary, bins and grammar,\n"
+        "held together by hashes. Of a run, its last complete checkpoint.",
+    )  # fmt: skip
+    export.add_argument("--checkpoint", type=_path, required=True, help="a run's workdir, or another bundle")
+    export.add_argument("--out", type=_path, required=True, help="the bundle's folder")
+    export.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="how weights are stored")
+
+
+def _export(arguments) -> None:
+    from rt2_jax.train.bundle import load_bundle, save_bundle
+
+    bundle = load_bundle(arguments.checkpoint)
+    save_bundle(arguments.out, bundle.params, bundle.meta, bundle.vocabulary, arguments.dtype)
+    print(f"{arguments.out}: {bundle.meta['model']['name']} at step {bundle.meta['step']}, {arguments.dtype}")
 
 
 if __name__ == "__main__":
