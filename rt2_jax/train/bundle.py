@@ -86,7 +86,9 @@ def bundle_meta(
 
 
 # Fields of a model's config that change neither which parameters it has nor what they compute.
-_NOT_HASHED = ("name", "remat", "scan_unroll", "compute_dtype", "dropout_rate", "position_std", "branch_init", "encoder_branch_init")
+_HOW_COMPUTED = ("name", "remat", "scan_unroll", "compute_dtype", "dropout_rate")
+_HOW_DRAWN = ("position_std", "branch_init", "encoder_branch_init")
+_NOT_HASHED = (*_HOW_COMPUTED, *_HOW_DRAWN)
 
 
 def model_hash(model: Mapping[str, Any]) -> str:
