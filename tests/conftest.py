@@ -1,11 +1,28 @@
 """What every test shares: one hypothesis profile, patient with slow machines, and JAX on the CPU."""
 
 import os
+import pathlib
 
 import hypothesis
+import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 hypothesis.settings.register_profile(
     "rt2", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], derandomize=True
 )
 hypothesis.settings.load_profile("rt2")
+
+# Mesa's software OpenGL and TensorFlow crash when they meet in one process.
+TENSORFLOW = {"data", "test_cli.py"}
+RENDERING = {"sim", "evaluate"}
+
+
+def pytest_collection_modifyitems(config, items):
+    """Refuses to run what needs TensorFlow and what renders in one process."""
+    here = pathlib.Path(__file__).parent
+    found = {item.path.relative_to(here).parts[0] for item in items if item.path.is_relative_to(here)}
+    if found & TENSORFLOW and found & RENDERING:
+        raise pytest.UsageError(
+            "tests/data and tests/test_cli.py load TensorFlow, tests/sim and tests/evaluate load OpenGL, and the two crash "
+            "in one process: run `make test`, which runs them apart, or name fewer folders"
+        )
