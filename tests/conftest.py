@@ -23,6 +23,6 @@ def pytest_collection_modifyitems(config, items):
     found = {item.path.relative_to(here).parts[0] for item in items if item.path.is_relative_to(here)}
     if found & TENSORFLOW and found & RENDERING:
         raise pytest.UsageError(
-            "tests/data and tests/test_cli.py load TensorFlow, tests/sim and tests/evaluate load OpenGL, and the two crash "
+            "tests/data and tests/test_cli.py load TensorFlow, tests/sim and tests/evaluate load OpenGL; both crash "
             "in one process: run `make test`, which runs them apart, or name fewer folders"
         )
