@@ -1,6 +1,7 @@
 """The command ``rt2``: data | train | eval | sample | export. Every verb imports what it needs when it runs."""
 
 import argparse
+import logging
 import os
 import pathlib
 import sys
@@ -39,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if rest and arguments.verb != "train":
         build_parser().error(f"unrecognised arguments: {' '.join(rest)}")
     arguments.rest = rest
+    # Orbax warns of optional metadata that our params-only folders do not have.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     try:
         return arguments.run(arguments) or 0
     except UserError as error:
