@@ -39,7 +39,7 @@ class OptimizerConfig:
         warmup_steps: steps of the linear warmup; rsqrt needs at least 1.
         weight_decay: decoupled, times the current learning rate; on parameters of two or more dimensions alone.
         clip_norm: the gradient's global norm is clipped to this; 0 is off.
-        beta1: momentum; 0 keeps none (Adafactor only).
+        beta1: momentum; None means 0.9 for AdamW and none for Adafactor.
         beta2, eps: AdamW's.
         decay_rate: Adafactor's second moment decays by ``1 - t ** -decay_rate``.
         clip_threshold: Adafactor's limit on the RMS of one parameter's update; 0 is off.
@@ -53,7 +53,7 @@ class OptimizerConfig:
     warmup_steps: int = 1000
     weight_decay: float = 0.0
     clip_norm: float = 0.0
-    beta1: float = 0.0
+    beta1: float | None = None
     beta2: float = 0.999
     eps: float = 1e-8
     decay_rate: float = 0.8
@@ -285,7 +285,7 @@ def _check(config: TrainConfig) -> None:
         ("optimizer.warmup_steps", optimizer.warmup_steps, 1 if rsqrt else 0, None),
         ("optimizer.weight_decay", optimizer.weight_decay, 0.0, None),
         ("optimizer.clip_norm", optimizer.clip_norm, 0.0, None),
-        ("optimizer.beta1", optimizer.beta1, 0.0, 0.9999),
+        ("optimizer.beta1", optimizer.beta1 or 0.0, 0.0, 0.9999),
         ("optimizer.beta2", optimizer.beta2, 0.0, 0.999999),
         ("optimizer.eps", optimizer.eps, 0.0, None),
         ("optimizer.decay_rate", optimizer.decay_rate, 0.0, 1.0),

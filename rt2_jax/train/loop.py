@@ -276,7 +276,8 @@ class StopSignals:
 
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():
-            wanted = (signal.SIGINT,) if self.coordinated else (signal.SIGINT, signal.SIGTERM)
+            # Hosts that stop alone leave the others waiting, so there Ctrl-C keeps its plain meaning.
+            wanted = () if self.coordinated else (signal.SIGINT, signal.SIGTERM)
             self._previous = {number: signal.signal(number, self._receive) for number in wanted}
         return self
 

@@ -15,6 +15,7 @@ from rt2_jax.train.config import OptimizerConfig
 # T5X Adafactor's eps1 (added to squared gradients) and eps2 (least RMS of a parameter).
 SQUARE_EPS = 1e-30
 LEAST_PARAMETER_SCALE = 1e-3
+ADAMW_BETA1 = 0.9
 
 
 def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
@@ -67,7 +68,8 @@ def make_optimizer(
         if config.beta1:
             parts.append(optax.ema(config.beta1, debias=False))
     else:
-        parts.append(optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.eps))
+        beta1 = ADAMW_BETA1 if config.beta1 is None else config.beta1
+        parts.append(optax.scale_by_adam(b1=beta1, b2=config.beta2, eps=config.eps))
     if config.weight_decay:
         parts.append(optax.add_decayed_weights(config.weight_decay, mask=lambda params: _decayed(params, stacked)))
     parts.append(optax.scale_by_learning_rate(schedule))
