@@ -11,13 +11,13 @@ def get_config() -> ml_collections.ConfigDict:
     config.model = "tiny"
     config.data_dir = "runs/data"
     config.mixture = "tabletop_detect_only"
-    config.batch_size = 64
-    config.steps = 2000
+    config.batch_size = 32
+    config.steps = 8000
     config.prompt_len = 8
     config.target_len = 52
     config.optimizer = {
         "name": "adamw",
-        "learning_rate": 1.5e-3,
+        "learning_rate": 2e-3,
         "schedule": "cosine",
         "warmup_steps": 300,
         "beta1": 0.9,

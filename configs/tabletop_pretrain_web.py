@@ -11,10 +11,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.model = "tiny"
     config.data_dir = "runs/data"
     config.mixture = "tabletop_web_only"
-    config.batch_size = 64
-    config.steps = 3000
-    config.prompt_len = 32
-    config.target_len = 64
+    config.batch_size = 32
+    config.steps = 8000
+    config.prompt_len = 40
+    config.target_len = 56
     config.init_from = "runs/detect"
     config.optimizer = {
         "name": "adamw",

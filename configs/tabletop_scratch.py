@@ -11,9 +11,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.model = "tiny"
     config.data_dir = "runs/data"
     config.mixture = "tabletop_cofinetune_50"
-    config.batch_size = 64
-    config.steps = 4000
-    config.prompt_len = 32
+    config.batch_size = 32
+    config.steps = 12000
+    config.prompt_len = 40
     config.target_len = 40
     config.optimizer = {
         "name": "adamw",

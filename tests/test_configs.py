@@ -1,0 +1,27 @@
+"""Every config that ships is valid, opens with the command that runs it, and names what exists."""
+
+import ast
+import pathlib
+
+import pytest
+
+from rt2_jax.data.mixtures import mixture_weights
+from rt2_jax.models.sizes import get_config
+from rt2_jax.train.config import load_config
+
+CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_config(path):
+    config = load_config(path)
+    assert mixture_weights(config.mixture)
+    assert get_config(config.model).name == config.model
+    assert f"rt2 train --config configs/{path.name}" in ast.get_docstring(ast.parse(path.read_text()))
+
+
+def test_the_papers_settings():
+    """RT-2, appendix E: learning rate 1e-3, batch 2048, 80k and 270k steps."""
+    for name, steps in (("rt2_pali_x_55b", 80_000), ("rt2_pali_x_5b", 270_000)):
+        config = load_config(CONFIGS[0].with_name(f"{name}.py"))
+        assert (config.steps, config.batch_size, config.optimizer.learning_rate) == (steps, 2048, 1e-3)
