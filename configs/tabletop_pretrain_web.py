@@ -13,7 +13,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.mixture = "tabletop_web_only"
     config.batch_size = 32
     config.steps = 8000
-    config.prompt_len = 40
+    config.prompt_len = 48
     config.target_len = 56
     config.init_from = "runs/detect"
     config.optimizer = {

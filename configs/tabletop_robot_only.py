@@ -13,7 +13,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.mixture = "tabletop_robot_only"
     config.batch_size = 32
     config.steps = 12000
-    config.prompt_len = 40
+    config.prompt_len = 48
     config.target_len = 40
     config.init_from = "data/checkpoints/tabletop_vlm"
     config.optimizer = {
