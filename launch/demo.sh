@@ -2,6 +2,8 @@
 # demo.sh OUT: the main job at the size of a laptop. Every line is a command you can run yourself.
 set -euo pipefail
 out=${1:-runs/demo}
+# Huge pages for XLA's buffers: without them every training step on a CPU faults its memory in anew.
+export GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 set -x
 rt2 data build --data "$out/data" --robot-episodes 1500 --web-images 6000
 rt2 data prepare --data "$out/data" --mixture tabletop_cofinetune_50
