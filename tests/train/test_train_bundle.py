@@ -16,6 +16,10 @@ from rt2_jax.train.config import make_config
 from rt2_jax.train.resolve import model_config
 
 
+# Where data do not decode Orbax drops its other reads on the floor, which Python reports when it collects them.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
 @pytest.fixture(scope="module")
 def parts(small_fields):
     """(params, meta, vocabulary) of a small model with random numbers for weights."""

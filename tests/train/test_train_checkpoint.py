@@ -16,6 +16,9 @@ from rt2_jax.train.bundle import complete_steps, raise_if_disk_full, why_incompl
 from rt2_jax.train.checkpoint import Checkpoints, Progress
 from rt2_jax.train.state import TrainState
 
+# Where data do not decode Orbax drops its other reads on the floor, which Python reports when it collects them.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 META = {"vocabulary": {"sha256": "a" * 64}, "model": SIZES["tiny"].to_json()}
 
 
