@@ -29,7 +29,7 @@ def main() -> None:
         root = pathlib.Path(folder)
         for seed, task in enumerate(TASKS):
             write_split(root, task, "train", 16, seed)
-        config = make_config({**FIELDS, "data_dir": str(root), "steps": 1})
+        config = make_config({**FIELDS, "data_dir": str(root), "steps": 1, "prompt_len": 24})
         assert train(config, root / "run") == 0
         policy = make_policy(load_bundle(root / "run"))
         frames = np.zeros((1, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)

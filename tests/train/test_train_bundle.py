@@ -15,7 +15,6 @@ from rt2_jax.train.bundle import bundle_meta, load_bundle, model_hash, save_bund
 from rt2_jax.train.config import make_config
 from rt2_jax.train.resolve import model_config
 
-
 # Where data do not decode Orbax drops its other reads on the floor, which Python reports when it collects them.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
