@@ -21,7 +21,7 @@ def test_config(path):
 
 
 def test_the_papers_settings():
-    """RT-2, appendix E: learning rate 1e-3, batch 2048, 80k and 270k steps."""
+    """The settings that RT-2 reports: learning rate 1e-3, batch 2048, 80k and 270k steps."""
     for name, steps in (("rt2_pali_x_55b", 80_000), ("rt2_pali_x_5b", 270_000)):
         config = load_config(CONFIGS[0].with_name(f"{name}.py"))
         assert (config.steps, config.batch_size, config.optimizer.learning_rate) == (steps, 2048, 1e-3)

@@ -30,7 +30,7 @@ def _blend(robot_share: float) -> dict[str, float]:
     return robot | web
 
 
-# The robot's share of the mixture: about 50% for RT-2-PaLI-X, about 66% for RT-2-PaLM-E (RT-2, appendix B).
+# The robot's share of the mixture: about 50% for RT-2-PaLI-X, about 66% for RT-2-PaLM-E.
 MIXTURES: Mapping[str, Mapping[str, float]] = {
     "tabletop_cofinetune_50": _blend(0.50),
     "tabletop_cofinetune_66": _blend(0.66),

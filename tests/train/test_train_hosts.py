@@ -56,7 +56,7 @@ def test_two_hosts_give_the_losses_of_one_and_one_goes_on_from_two(stopped_pair,
     fields = {**small_fields, "steps": last + 3, "checkpoint_every": 100_000}
     assert train(make_config(fields), tmp_path) == 0
     alone = read_metrics(tmp_path / "metrics.jsonl")
-    for a, b in zip(pair[:12], alone, strict=False):
+    for a, b in zip(pair[:12], alone[: min(12, last)], strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5) and a["tokens"] == b["tokens"]
     assert train(make_config(fields), workdir) == 0
     after = read_metrics(workdir / "metrics.jsonl")
