@@ -1,4 +1,4 @@
-"""RT-2-PaLI-X-5B (the settings that RT-2 reports): learning rate 1e-3, batch 2048, 270k steps, half robot data. For a TPU pod.
+"""RT-2-PaLI-X-5B: learning rate 1e-3, batch 2048, 270k steps, half robot data. For a TPU pod.
 
 rt2 train --config configs/rt2_pali_x_5b.py --workdir RUN \\
     --config.data_dir=DATA --config.init_from=VLM --config.vocabulary=VOCABULARY
