@@ -23,12 +23,13 @@ CORE = [
 ]
 # Defines, writes and prepares datasets (the only part that needs TensorFlow).
 DATA = [
-    "clu>=0.0.12",
     "seqio>=0.0.20",
     "tensorflow>=2.20,<2.22",
     "tensorflow-datasets>=4.9.9",
     "tensorflow-text>=2.20,<2.22",
 ]
+# `tensorboard = True` in a config: CLU writes the summaries, with TensorFlow.
+TENSORBOARD = ["clu>=0.0.12", "tensorboard>=2.20", "tensorflow>=2.20,<2.22"]
 # Later MuJoCo releases give other trajectories for the same seed, so the world's version is exact.
 SIM = ["mujoco==3.11.0", "gymnasium>=1.2"]
 DEV = ["hypothesis>=6.100", "import-linter>=2.1", "jsonschema>=4", "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.9"]
@@ -47,9 +48,10 @@ setup(
     extras_require={
         "data": DATA,
         "sim": SIM,
+        "tensorboard": TENSORBOARD,
         "tpu": ["jax[tpu]>=0.10,<0.11"],
         "cuda": ["jax[cuda12]>=0.10,<0.11"],
-        "dev": DEV + DATA + SIM,
+        "dev": DEV + DATA + SIM + TENSORBOARD,
     },
     entry_points={"console_scripts": ["rt2=rt2_jax.cli:main"]},
 )

@@ -12,15 +12,15 @@ def get_config() -> ml_collections.ConfigDict:
     config.data_dir = "runs/data"
     config.mixture = "tabletop_cofinetune_50"
     config.batch_size = 32
-    config.steps = 12000
+    config.steps = 7000
     config.prompt_len = 48
     config.target_len = 40
+    config.ordered_integers = True
     config.optimizer = {
-        "name": "adamw",
-        "learning_rate": 1e-3,
+        "name": "muon",
+        "learning_rate": 2e-3,
         "schedule": "cosine",
-        "warmup_steps": 300,
-        "beta1": 0.9,
+        "warmup_steps": 100,
         "beta2": 0.98,
         "weight_decay": 1e-2,
         "clip_norm": 1.0,

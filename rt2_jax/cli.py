@@ -207,6 +207,7 @@ def _add_eval(verbs) -> None:
     evaluate.add_argument("--reference", type=_path, default=None, help="a checkpoint to show forgetting against")
     evaluate.add_argument("--splits", type=_names, default=None, help="comma-separated splits (default: all)")
     evaluate.add_argument("--skills", type=_names, default=None, help="comma-separated skills (default: all)")
+    evaluate.add_argument("--tasks", type=_names, default=None, help="comma-separated prepared tasks (default: all)")
     evaluate.add_argument("--episodes", type=int, default=20, help="episodes for each skill of a split (default 20)")
     evaluate.add_argument("--examples", type=int, default=256, help="held-out examples for each task (default 256)")
     evaluate.add_argument("--mode", choices=("action", "plan"), default="action", help="plan: think before each action")
@@ -224,6 +225,7 @@ def _eval(arguments) -> None:
         reference=arguments.reference,
         splits=arguments.splits,
         skills=arguments.skills,
+        tasks=arguments.tasks,
         episodes=arguments.episodes,
         examples=arguments.examples,
         mode=arguments.mode,

@@ -51,9 +51,7 @@ def register(data_dir: str | pathlib.Path, vocabulary: Vocabulary | None = None)
         card = load_card(robot / CARD_NAME)
         for mode in MODES:
             name = f"{rlds.ROBOT_NAME}_{mode}"
-            register_robot_task(
-                name, robot, card, tabletop_steps, mode=mode, use_last_step=True, vocabulary=vocabulary
-            )
+            register_robot_task(name, robot, card, tabletop_steps, mode=mode, use_last_step=True, vocabulary=vocabulary)
             names.append(name)
     if (web / INFO_NAME).is_file():
         for kind in WEB_KINDS:
@@ -225,9 +223,7 @@ def _add_task(
     seqio.TaskRegistry.remove(name)
     return seqio.TaskRegistry.add(
         name,
-        source=seqio.TfdsDataSource(
-            tfds_data_dir=str(folder), splits=splits, decoders=dict(decoders), read_only=True
-        ),
+        source=seqio.TfdsDataSource(tfds_data_dir=str(folder), splits=splits, decoders=dict(decoders), read_only=True),
         preprocessors=[
             lambda dataset: dataset.flat_map(examples),
             seqio.preprocessors.tokenize,

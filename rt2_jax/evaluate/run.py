@@ -8,7 +8,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -27,6 +27,9 @@ from rt2_jax.evaluate.results import CONTROLS, ActionScores, ClosedLoopResult, W
 from rt2_jax.tokens.grammar import build_grammar
 from rt2_jax.train.bundle import LoadedBundle, load_bundle, model_hash
 from rt2_jax.train.metrics import METRICS_FILE, read_metrics
+
+if TYPE_CHECKING:  # the simulator is an extra
+    from rt2_jax.evaluate.closed_loop import Job
 
 SPLIT = "validation"
 # Groups of splits that the controls run on: where the policy should do well, and where understanding is the question.
@@ -79,23 +82,16 @@ def make_policy(bundle: LoadedBundle, **sampling: Any) -> Policy:
     )
 
 
-def run_closed_loop(
-    policy: Policy,
-    splits: Sequence[str] | None,
-    skills: Sequence[str] | None,
-    episodes: int,
-    seed: int,
-    controls: Sequence[str],
-    mode: str,
-    progress: bool,
-) -> list[ClosedLoopResult]:
-    """The policy on `splits` (None: all but the training split), and the controls where they tell most.
+def closed_loop_jobs(
+    splits: Sequence[str] | None, skills: Sequence[str] | None, episodes: int, seed: int, controls: Sequence[str]
+) -> list["Job"]:
+    """The episodes to run: on `splits` (None: all but the training split), and the controls where they tell most.
 
     Raises:
       UserError: the simulator is not installed, an unknown name, or nothing to run.
     """
     try:
-        from rt2_jax.evaluate import closed_loop
+        from rt2_jax.evaluate.closed_loop import make_jobs
         from rt2_jax.sim.splits import SPLITS
     except ImportError as error:
         raise UserError(
@@ -106,12 +102,19 @@ def run_closed_loop(
     jobs = []
     for name in names:
         told = controls if name in SPLITS and SPLITS[name].group in CONTROL_GROUPS else ()
-        jobs += closed_loop.make_jobs([name], skills, episodes, seed, [None, *told])
+        jobs += make_jobs([name], skills, episodes, seed, [None, *told])
     if not jobs:
         raise UserError(f"none of the splits {', '.join(names)} tests {', '.join(skills or ())}; name other skills")
+    return jobs
+
+
+def run_closed_loop(policy: Policy, jobs: Sequence["Job"], mode: str, progress: bool) -> ClosedLoopResult:
+    """Drives the simulated arm through `jobs`."""
+    from rt2_jax.evaluate.closed_loop import run_jobs
+
     with progress_bar(progress) as bar:
         task = bar.add_task("episodes", total=len(jobs))
-        result = closed_loop.run_jobs(
+        return run_jobs(
             policy,
             jobs,
             image_size=policy.image_size,
@@ -119,21 +122,37 @@ def run_closed_loop(
             mode=mode,
             on_episode=lambda *_: bar.advance(task),
         )
-    return [result]
+
+
+def held_out_tasks(data_dir: pathlib.Path, wanted: Sequence[str] | None) -> list[str]:
+    """The prepared tasks that have a held-out split, or those `wanted` of them, in the report's order.
+
+    Raises:
+      UserError: nothing is prepared, or a task wanted is not.
+    """
+    prepared = [task for task in prepared_tasks(data_dir) if prepared_dir(data_dir, task, SPLIT).is_dir()]
+    if not prepared:
+        raise UserError(f"{data_dir} holds no prepared {SPLIT} split; run `rt2 data prepare --data {data_dir}` first")
+    for task in wanted or ():
+        if task not in prepared:
+            raise UserError(f"task {task!r} is not prepared in {data_dir}; choose from {', '.join(sorted(prepared))}")
+    return sorted(wanted or prepared, key=offline.report_order)
 
 
 def run_offline(
-    policy: Policy, data_dir: pathlib.Path, examples: int, max_len: int, progress: bool, actions: bool = True
+    policy: Policy,
+    data_dir: pathlib.Path,
+    tasks: Sequence[str],
+    examples: int,
+    max_len: int,
+    progress: bool,
+    actions: bool = True,
 ) -> tuple[ActionScores | None, list[WebScores]]:
-    """Every prepared task's held-out split: action tasks (unless not wanted) and all others.
+    """The held-out splits of `tasks`: action tasks (unless not wanted) and all others.
 
     Raises:
-      UserError: nothing is prepared, or not with the policy's vocabulary.
+      UserError: they are not prepared with the policy's vocabulary, or do not fit its prompt.
     """
-    prepared = [task for task in prepared_tasks(data_dir) if prepared_dir(data_dir, task, SPLIT).is_dir()]
-    tasks = sorted(prepared, key=offline.report_order)
-    if not tasks:
-        raise UserError(f"{data_dir} holds no prepared {SPLIT} split; run `rt2 data prepare --data {data_dir}` first")
     scores: ActionScores | None = None
     web: list[WebScores] = []
     with progress_bar(progress) as bar:
@@ -158,6 +177,7 @@ def evaluate(
     reference: str | pathlib.Path | None = None,
     splits: Sequence[str] | None = None,
     skills: Sequence[str] | None = None,
+    tasks: Sequence[str] | None = None,
     episodes: int = 20,
     examples: int = 256,
     seed: int = 0,
@@ -176,6 +196,7 @@ def evaluate(
       reference: a checkpoint whose web skills stand beside this one's, e.g. the one before robot data.
       splits: of `sim.splits.SPLITS`; None is all but the training split.
       skills: keeps only these; None keeps all.
+      tasks: prepared tasks whose held-out examples are scored; None is all.
       episodes: for each skill of each split; 0 leaves the closed loop out.
       examples: held-out examples of each prepared task, at most.
       seed: of the first episode.
@@ -198,20 +219,24 @@ def evaluate(
         raise UserError("nothing to evaluate: episodes is 0 and there is no data; give one of the two")
     if reference is not None and data_dir is None:
         raise UserError("a reference is compared on prepared data, and there is none; give --data as well")
+    data = None if data_dir is None else pathlib.Path(data_dir)
+    # What is asked for is checked here; the work starts below.
+    held_out = held_out_tasks(data, tasks) if data else []
+    jobs = closed_loop_jobs(splits, skills, episodes, seed, controls) if episodes else []
     bundle = load_bundle(checkpoint)
     described = describe_checkpoint(bundle)
     policy = make_policy(bundle)
     max_len = bundle.meta["target_len"]
     runs: list[ClosedLoopResult] = []
     scores, web, before = None, [], None
-    if data_dir is not None:
-        scores, web = run_offline(policy, pathlib.Path(data_dir), examples, max_len, progress)
-    if episodes:
-        runs = run_closed_loop(policy, splits, skills, episodes, seed, controls, mode, progress)
+    if data:
+        scores, web = run_offline(policy, data, held_out, examples, max_len, progress)
+    if jobs:
+        runs = [run_closed_loop(policy, jobs, mode, progress)]
     if reference is not None:
         old = load_bundle(reference)
         _, old_web = run_offline(
-            make_policy(old), pathlib.Path(data_dir), examples, old.meta["target_len"], progress, actions=False
+            make_policy(old), data, held_out, examples, old.meta["target_len"], progress, actions=False
         )
         before = (describe_checkpoint(old), old_web)
     provenance = Provenance(

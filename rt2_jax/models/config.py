@@ -1,7 +1,6 @@
 """What a model is: frozen dataclasses, written to JSON beside the weights."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,8 +15,9 @@ ACTIVATIONS = ("gelu", "silu")
 class VitConfig:
     """A vision transformer without pooling: pre-LayerNorm blocks over patch tokens.
 
-    ``stem_patches`` () cuts patches of ``patch_size`` with one linear map; (4, 3) does it in two stages, patch 4, GELU,
-    then 3 x 3 of those (their product is ``patch_size``), with ``stem_width`` channels between.
+    ``stem_widths`` () cuts patches of ``patch_size`` with one linear map; (16, 32) puts two convolutions of 3 x 3 and
+    stride 2 with so many channels, each followed by GELU, before a map of patches of ``patch_size / 4``: a small model
+    sees far sooner with overlapping windows at its bottom (arXiv 2106.14881).
     ``parallel_blocks``, ``qk_norm`` and the two bias switches are ViT-22B's changes (arXiv 2302.05442, section 2).
     ``branch_init`` scales the last kernels of every residual branch when they are drawn, and ``position_std`` is the
     position embedding's (0: width ** -0.5). From scratch, a model learns to see sooner when its patches start out
@@ -30,8 +30,7 @@ class VitConfig:
     heads: int
     head_dim: int
     mlp: int
-    stem_patches: tuple[int, ...] = ()
-    stem_width: int = 0
+    stem_widths: tuple[int, ...] = ()
     parallel_blocks: bool = False
     qk_norm: bool = False
     qkv_bias: bool = True
@@ -93,15 +92,11 @@ class ModelConfig:
             self.image_size % vision.patch_size == 0,
             f"image_size {self.image_size} is no multiple of patch_size {vision.patch_size}",
         )
-        if vision.stem_patches:
-            _require(
-                math.prod(vision.stem_patches) == vision.patch_size,
-                f"stem_patches {vision.stem_patches} must multiply to patch_size {vision.patch_size}",
-            )
-            _require(
-                len(vision.stem_patches) == 1 or vision.stem_width > 0,
-                f"stem_width {vision.stem_width} must be positive for the stages of {vision.stem_patches}",
-            )
+        _require(
+            vision.patch_size % 2 ** len(vision.stem_widths) == 0 and min(vision.stem_widths, default=1) > 0,
+            f"stem_widths {vision.stem_widths} must be positive, and patch_size {vision.patch_size} a multiple of "
+            f"{2 ** len(vision.stem_widths)}, for each halves the frame",
+        )
         _require(
             self.compute_dtype in COMPUTE_DTYPES, f"compute_dtype {self.compute_dtype!r} is none of {COMPUTE_DTYPES}"
         )
@@ -118,7 +113,7 @@ class ModelConfig:
     def to_json(self) -> dict[str, Any]:
         """Plain dict of numbers, strings and lists."""
         tree = dataclasses.asdict(self)
-        tree["vision"]["stem_patches"] = list(self.vision.stem_patches)
+        tree["vision"]["stem_widths"] = list(self.vision.stem_widths)
         return tree
 
     @classmethod
@@ -126,7 +121,7 @@ class ModelConfig:
         """The inverse of `to_json`; UserError for an unknown or missing field or a value out of range."""
         tree = dict(tree)
         vision = dict(tree.pop("vision", {}))
-        vision["stem_patches"] = tuple(vision.get("stem_patches", ()))
+        vision["stem_widths"] = tuple(vision.get("stem_widths", ()))
         text = _build(TextConfig, tree.pop("text", {}))
         return _build(cls, {**tree, "vision": _build(VitConfig, vision), "text": text})
 

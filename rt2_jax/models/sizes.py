@@ -26,14 +26,13 @@ SIZES: dict[str, ModelConfig] = {
         ModelConfig(
             name="tiny",
             vision=VitConfig(
-                patch_size=16,
+                patch_size=12,
                 width=128,
-                layers=3,
+                layers=2,
                 heads=4,
                 head_dim=32,
                 mlp=512,
-                stem_patches=(4, 4),
-                stem_width=64,
+                stem_widths=(16, 32),
                 branch_init=0.0,
                 position_std=0.25,
             ),
@@ -52,9 +51,7 @@ SIZES: dict[str, ModelConfig] = {
         ),
         ModelConfig(
             name="small",
-            vision=VitConfig(
-                patch_size=12, width=384, layers=6, heads=6, head_dim=64, mlp=1536, stem_patches=(4, 3), stem_width=96
-            ),
+            vision=VitConfig(patch_size=12, width=384, layers=6, heads=6, head_dim=64, mlp=1536, stem_widths=(32, 64)),
             text=TextConfig(width=384, encoder_layers=4, decoder_layers=4, heads=6, head_dim=64, mlp=1024),
             image_size=96,
             vocab_size=2304,

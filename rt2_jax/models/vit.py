@@ -11,6 +11,7 @@ from rt2_jax.parallel.rules import constrain
 XAVIER = nn.initializers.xavier_uniform()
 XAVIER_HEADS_IN = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", in_axis=-3, out_axis=(-2, -1))
 XAVIER_HEADS_OUT = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", in_axis=(-3, -2), out_axis=-1)
+HE = nn.initializers.he_normal()
 LECUN = nn.initializers.lecun_normal()
 
 
@@ -22,6 +23,16 @@ def patches(x, size: int):
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height // size, size, width // size, size * channels)
     return x.swapaxes(2, 3).reshape(batch, height // size, width // size, size * size * channels)
+
+
+def windows(x):
+    """[B, H, W, C] -> [B, H / 2, W / 2, 9 C]: the 3 x 3 windows of a convolution of stride 2, padded by one pixel.
+
+    A linear map of these is that convolution with the kernel [3, 3, C, features].
+    """
+    _, height, width, _ = x.shape
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    return jnp.concatenate([x[:, i : i + height : 2, j : j + width : 2] for i in range(3) for j in range(3)], axis=-1)
 
 
 class VitMlp(nn.Module):
@@ -75,11 +86,10 @@ class Vit(nn.Module):
     def __call__(self, images):
         config = self.config
         x = images.astype(self.dtype)
-        stages = config.stem_patches or (config.patch_size,)
-        for i, size in enumerate(stages[:-1]):
-            stage = Linear(config.stem_width, self.dtype, ("patch", "stem"), LECUN, name=f"stem_{i}")
-            x = nn.gelu(stage(patches(x, size)))
-        x = Linear(config.width, self.dtype, ("patch", "embed"), LECUN, name="patch_embedding")(patches(x, stages[-1]))
+        for i, features in enumerate(config.stem_widths):
+            x = nn.gelu(Linear(features, self.dtype, ("patch", "stem"), HE, name=f"stem_{i}")(windows(x)))
+        x = patches(x, config.patch_size // 2 ** len(config.stem_widths))
+        x = Linear(config.width, self.dtype, ("patch", "embed"), LECUN, name="patch_embedding")(x)
         x = x.reshape(x.shape[0], -1, config.width)
         position_init = axes(nn.initializers.normal(config.position_std or config.width**-0.5), "position", "embed")
         x = x + self.param("position_embedding", position_init, x.shape[1:], jnp.float32).astype(self.dtype)

@@ -133,9 +133,7 @@ class Checkpoints:
             )
         return None
 
-    def _read(
-        self, step: int, abstract: TrainState
-    ) -> tuple[tuple[TrainState, Progress] | None, str | None]:
+    def _read(self, step: int, abstract: TrainState) -> tuple[tuple[TrainState, Progress] | None, str | None]:
         """(what the step holds, None), or (None, why it cannot be read)."""
         where = self._directory / str(step)
         try:

@@ -20,7 +20,7 @@ import ml_collections
 
 from rt2_jax.errors import UserError
 
-OPTIMIZERS = ("adafactor", "adamw")
+OPTIMIZERS = ("adafactor", "adamw", "muon")
 SCHEDULES = ("rsqrt", "constant", "cosine")
 MESH_AXES = ("slice", "data", "fsdp", "tensor")
 FREEZE_WORDS = ("train", "frozen")
@@ -32,15 +32,15 @@ class OptimizerConfig:
     """The update rule. Defaults: T5X's Adafactor with PaLI's schedule (arXiv 2209.06794, section 3.3).
 
     Attributes:
-        name: ``adafactor`` or ``adamw``.
+        name: ``adafactor``, ``adamw``, or ``muon`` (matrices by Muon, the rest by AdamW at the same learning rate).
         learning_rate: the peak. Adafactor multiplies it by each parameter's RMS unless told otherwise.
         schedule: after the linear warmup: ``rsqrt`` (peak * sqrt(warmup_steps / step)), ``constant``, or ``cosine``
             (to zero at the run's last step).
         warmup_steps: steps of the linear warmup; rsqrt needs at least 1.
         weight_decay: decoupled, times the current learning rate; on parameters of two or more dimensions alone.
         clip_norm: the gradient's global norm is clipped to this; 0 is off.
-        beta1: momentum; None means 0.9 for AdamW and none for Adafactor.
-        beta2, eps: AdamW's.
+        beta1: momentum; None means 0.9 for AdamW, 0.95 for Muon's matrices and none for Adafactor.
+        beta2, eps: AdamW's, beside Muon too.
         decay_rate: Adafactor's second moment decays by ``1 - t ** -decay_rate``.
         clip_threshold: Adafactor's limit on the RMS of one parameter's update; 0 is off.
         multiply_by_parameter_scale: Adafactor's relative step sizes.
@@ -102,6 +102,8 @@ class TrainConfig:
         mesh: axis -> devices for slice, data, fsdp, tensor; -1 on one axis is what is left. Empty puts all on ``fsdp``.
         microbatches: pieces that a global batch is cut into to save memory; the update is the same.
         init_from: a bundle or run directory whose parameters the run starts from; empty starts from random ones.
+        ordered_integers: start the integer tokens as neighbours (see `rt2_jax.train.integers`); for a run from random
+            weights, without `init_from`.
         log_every, eval_every, checkpoint_every: in steps; eval_every 0 never evaluates.
         eval_batches: validation batches of each task at an evaluation.
         keep: complete checkpoints kept.
@@ -126,6 +128,7 @@ class TrainConfig:
     mesh: dict[str, int] = dataclasses.field(default_factory=dict)
     microbatches: int = 1
     init_from: str = ""
+    ordered_integers: bool = False
     log_every: int = 50
     eval_every: int = 1000
     eval_batches: int = 4
@@ -301,6 +304,10 @@ def _check(config: TrainConfig) -> None:
         raise UserError(
             f"config: batch_size {config.batch_size} does not divide into microbatches = {config.microbatches}; "
             "choose a divisor"
+        )
+    if config.ordered_integers and config.init_from:
+        raise UserError(
+            f"config: ordered_integers is for random weights, but init_from is {config.init_from!r}; leave one out"
         )
     if isinstance(config.mixture, dict) and (not config.mixture or min(config.mixture.values()) <= 0):
         raise UserError(f"config: mixture is {config.mixture!r}; name one task at least, each weight above 0")

@@ -1,6 +1,7 @@
 """The training loop: reader -> device -> step, with validation, checkpoints and a clean stop."""
 
 import contextlib
+import dataclasses
 import math
 import pathlib
 import signal
@@ -33,6 +34,7 @@ from rt2_jax.train.bundle import (
 from rt2_jax.train.checkpoint import Checkpoints, Progress
 from rt2_jax.train.config import TrainConfig
 from rt2_jax.train.hosts import join_hosts
+from rt2_jax.train.integers import order_integers
 from rt2_jax.train.losses import SUMS, summarize
 from rt2_jax.train.metrics import MetricsLog, ProgressBar
 from rt2_jax.train.resolve import model_config, task_weights
@@ -251,11 +253,16 @@ class Data:
 
 
 def _fresh_state(config: TrainConfig, program: Program, backbone: Backbone, vocabulary: Vocabulary) -> TrainState:
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, program.state.params)
     if not config.init_from:
-        return program.init(jax.random.key(config.seed))
+        state = program.init(jax.random.key(config.seed))
+        if not config.ordered_integers:
+            return state
+        ordered = jax.jit(order_integers, out_shardings=shardings)
+        rng = jax.random.fold_in(jax.random.key(config.seed), 1)
+        return dataclasses.replace(state, params=ordered(state.params, vocabulary.integer_ids, rng))
     source = pathlib.Path(config.init_from)
     check_vocabulary(read_meta(source), vocabulary.sha256, "this run")
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, program.state.params)
     params = restore_params(params_path(source)[0], backbone, shardings)
     step = jax.device_put(np.zeros((), np.int32), program.state.step.sharding)
     return TrainState(step, params, program.init_opt_state(params))

@@ -73,11 +73,12 @@ def read_metrics(path: str | pathlib.Path) -> list[dict[str, Any]]:
 
 def _summary_writer(directory: pathlib.Path) -> Any:
     try:
+        import tensorboard  # noqa: F401  (TensorFlow finds it missing at the first summary only)
         from clu.metric_writers import SummaryWriter
     except ImportError as error:
         raise UserError(
             f"config: tensorboard is True, but {error.name or error} is not installed; "
-            "pip install clu tensorflow tensorboard, or set it to False"
+            "pip install 'rt2_jax[tensorboard]', or set it to False"
         ) from error
     return SummaryWriter(str(directory))
 

@@ -1,4 +1,4 @@
-"""Adafactor and AdamW under a warmup and a decay, for the parameters that train."""
+"""Adafactor, AdamW and Muon under a warmup and a decay, for the parameters that train."""
 
 import re
 from collections.abc import Sequence
@@ -10,12 +10,15 @@ import jax.numpy as jnp
 import optax
 
 from rt2_jax.errors import UserError
+from rt2_jax.parallel.rules import is_axes
 from rt2_jax.train.config import OptimizerConfig
+from rt2_jax.train.muon import scale_by_muon_or
 
 # T5X Adafactor's eps1 (added to squared gradients) and eps2 (least RMS of a parameter).
 SQUARE_EPS = 1e-30
 LEAST_PARAMETER_SCALE = 1e-3
 ADAMW_BETA1 = 0.9
+MUON_BETA1 = 0.95
 
 
 def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
@@ -40,18 +43,19 @@ def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(
-    config: OptimizerConfig, steps: int, stacked: Any = None
+    config: OptimizerConfig, steps: int, axes: Any
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The update rule, for the tree of trainable parameters, and its learning rate.
 
     Args:
         config: see `OptimizerConfig`.
         steps: the run's length, which the cosine schedule needs.
-        stacked: tree of ints like the trainable parameters: the axis along which a parameter holds one layer after
-            another, -1 for none. Adafactor's RMS clipping and relative step are per layer then, as they would be
-            were the layers not stacked. None means no parameter is stacked.
+        axes: tree like the trainable parameters of tuples of logical axis names. Along "layers" a parameter holds one
+            layer after another; what a rule does with a whole parameter (Adafactor's RMS, Muon's matrices), it does
+            with each layer.
     """
     schedule = make_schedule(config, steps)
+    stacked = jax.tree.map(_stacked_axis, axes, is_leaf=is_axes)
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     if config.name == "adafactor":
         parts.append(
@@ -67,9 +71,12 @@ def make_optimizer(
             parts.append(_scale_by_parameter_rms(stacked))
         if config.beta1:
             parts.append(optax.ema(config.beta1, debias=False))
-    else:
+    elif config.name == "adamw":
         beta1 = ADAMW_BETA1 if config.beta1 is None else config.beta1
         parts.append(optax.scale_by_adam(b1=beta1, b2=config.beta2, eps=config.eps))
+    else:
+        adam = optax.scale_by_adam(b1=ADAMW_BETA1, b2=config.beta2, eps=config.eps)
+        parts.append(scale_by_muon_or(adam, axes, MUON_BETA1 if config.beta1 is None else config.beta1))
     if config.weight_decay:
         parts.append(optax.add_decayed_weights(config.weight_decay, mask=lambda params: _decayed(params, stacked)))
     parts.append(optax.scale_by_learning_rate(schedule))
@@ -82,7 +89,7 @@ def _decayed(params: Any, stacked: Any) -> Any:
     def one(path: tuple[Any, ...], param: jax.Array, axis: int) -> bool:
         return param.ndim - (axis >= 0) >= 2 and path[-1].key != "bias"
 
-    return jax.tree_util.tree_map_with_path(one, params, _no_stack(params, stacked))
+    return jax.tree_util.tree_map_with_path(one, params, stacked)
 
 
 def _rms(x: jax.Array, stacked: int) -> jax.Array:
@@ -91,8 +98,9 @@ def _rms(x: jax.Array, stacked: int) -> jax.Array:
     return jnp.sqrt(jnp.mean(jnp.square(x), axis=axes, keepdims=True))
 
 
-def _no_stack(tree: Any, stacked: Any) -> Any:
-    return jax.tree.map(lambda _: -1, tree) if stacked is None else stacked
+def _stacked_axis(names: tuple[str | None, ...]) -> int:
+    """Where a parameter holds one layer after another, -1 when it holds one alone."""
+    return names.index("layers") if "layers" in names else -1
 
 
 def _clip_block_rms(threshold: float, stacked: Any) -> optax.GradientTransformation:
@@ -101,7 +109,7 @@ def _clip_block_rms(threshold: float, stacked: Any) -> optax.GradientTransformat
     def clip(update: jax.Array, axis: int) -> jax.Array:
         return update / jnp.maximum(1.0, _rms(update, axis) / threshold)
 
-    return optax.stateless(lambda updates, _: jax.tree.map(clip, updates, _no_stack(updates, stacked)))
+    return optax.stateless(lambda updates, _: jax.tree.map(clip, updates, stacked))
 
 
 def _scale_by_parameter_rms(stacked: Any) -> optax.GradientTransformation:
@@ -110,7 +118,7 @@ def _scale_by_parameter_rms(stacked: Any) -> optax.GradientTransformation:
     def scale(update: jax.Array, param: jax.Array, axis: int) -> jax.Array:
         return update * jnp.maximum(LEAST_PARAMETER_SCALE, _rms(param, axis))
 
-    return optax.stateless(lambda updates, params: jax.tree.map(scale, updates, params, _no_stack(updates, stacked)))
+    return optax.stateless(lambda updates, params: jax.tree.map(scale, updates, params, stacked))
 
 
 def trainable_paths(params: Any, freeze: Sequence[tuple[str, str]]) -> frozenset[str]:

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rt2_jax.errors import UserError
 from rt2_jax.models.backbone import Backbone
-from rt2_jax.parallel.rules import BATCH_AXES, batch_sharding, is_axes, replicated, shardings
+from rt2_jax.parallel.rules import BATCH_AXES, batch_sharding, replicated, shardings
 from rt2_jax.train.augment import augment
 from rt2_jax.train.config import TrainConfig
 from rt2_jax.train.losses import loss_sums
@@ -62,8 +62,7 @@ def make_program(config: TrainConfig, backbone: Backbone, num_tasks: int, mesh: 
     trainable = trainable_paths(shapes, config.freeze)
     train_shapes, _ = split_params(shapes, trainable)
     train_axes, _ = split_params(axes, trainable)
-    stacked = jax.tree.map(_stacked_axis, train_axes, is_leaf=is_axes)
-    optimizer, schedule = make_optimizer(config.optimizer, config.steps, stacked)
+    optimizer, schedule = make_optimizer(config.optimizer, config.steps, train_axes)
 
     param_shardings = shardings(axes, mesh, shapes)
     train_shardings, _ = split_params(param_shardings, trainable)
@@ -220,15 +219,8 @@ def _batch_shapes(config: TrainConfig, backbone: Backbone, mesh: Mesh) -> dict[s
         "weights": ((rows, config.target_len), jnp.float32),
         "task": ((rows,), jnp.int32),
     }
-    return {
-        name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for name, (shape, dtype) in shapes.items()
-    }
+    return {name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for name, (shape, dtype) in shapes.items()}
 
 
 def _with_shardings(shapes: Tree, tree: Tree) -> Tree:
     return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, tree)
-
-
-def _stacked_axis(names: tuple[str | None, ...]) -> int:
-    """Where a parameter holds one layer after another, -1 when it holds one alone."""
-    return names.index("layers") if "layers" in names else -1

@@ -133,3 +133,15 @@ def test_mistakes_are_one_line(workplace, tmp_path, settings, named):
         evaluate(workplace / "policy", tmp_path / "out", progress=False, **settings)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_only_the_tasks_named_are_scored(workplace, tmp_path):
+    def scored(task):
+        return evaluate(
+            workplace / "policy", tmp_path / "out", workplace / "data", tasks=[task], episodes=0, examples=2
+        )
+
+    report = scored("tabletop_web_locate")
+    assert report["actions"] is None and [score["task"] for score in report["web"]] == ["tabletop_web_locate"]
+    with pytest.raises(UserError, match="'tabletop_web_vqa' is not prepared in .*; choose from tabletop_robot_action"):
+        scored("tabletop_web_vqa")

@@ -11,9 +11,7 @@ from rt2_jax.models import ModelConfig, TextConfig, VitConfig, make_backbone
 VOCAB = 128
 BASE = ModelConfig(
     name="test",
-    vision=VitConfig(
-        patch_size=12, width=32, layers=2, heads=2, head_dim=8, mlp=48, stem_patches=(4, 3), stem_width=16
-    ),
+    vision=VitConfig(patch_size=12, width=32, layers=2, heads=2, head_dim=8, mlp=48, stem_widths=(8, 16)),
     text=TextConfig(width=24, encoder_layers=2, decoder_layers=3, heads=2, head_dim=8, mlp=40),
     image_size=24,
     vocab_size=VOCAB,
@@ -22,7 +20,7 @@ VARIANTS = {
     "two_images": BASE.replace(num_images=2),
     "umt5": BASE.replace(text={"per_layer_bias": True}, scan_unroll=True),
     "vit_22b_and_ul2": BASE.replace(
-        vision={"parallel_blocks": True, "qk_norm": True, "qkv_bias": False, "norm_bias": False, "stem_patches": ()},
+        vision={"parallel_blocks": True, "qk_norm": True, "qkv_bias": False, "norm_bias": False, "stem_widths": ()},
         text={"tied_embeddings": True, "decoder_norm_scale": False, "activation": "silu"},
     ),
 }

@@ -35,9 +35,7 @@ def test_changed_configs_round_trip(name, images, rate, remat, bias):
 
 SMALL = ModelConfig(
     name="test",
-    vision=VitConfig(
-        patch_size=12, width=32, layers=1, heads=2, head_dim=8, mlp=48, stem_patches=(4, 3), stem_width=16
-    ),
+    vision=VitConfig(patch_size=12, width=32, layers=1, heads=2, head_dim=8, mlp=48, stem_widths=(8, 16)),
     text=TextConfig(width=24, encoder_layers=1, decoder_layers=1, heads=2, head_dim=8, mlp=40),
     image_size=24,
     vocab_size=128,
@@ -48,8 +46,8 @@ SMALL = ModelConfig(
     "changes, message",
     [
         ({"image_size": 100}, "image_size 100 is no multiple of patch_size 12"),
-        ({"vision": {"stem_patches": (4, 4)}}, "must multiply to patch_size 12"),
-        ({"vision": {"stem_width": 0}}, "stem_width 0 must be positive"),
+        ({"vision": {"stem_widths": (8, 8, 8)}}, "patch_size 12 a multiple of 8"),
+        ({"vision": {"stem_widths": (0,)}}, "must be positive"),
         ({"compute_dtype": "float16"}, "compute_dtype 'float16' is none of"),
         ({"remat": "some"}, "remat 'some' is none of"),
         ({"text": {"activation": "relu"}}, "activation 'relu' is none of"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rt2_jax.models.layers import Attention, LayerNorm, RmsNorm
 from rt2_jax.models.relative_bias import RelativeBias, buckets_by_distance
-from rt2_jax.models.vit import patches
+from rt2_jax.models.vit import patches, windows
 
 NORMAL = jax.nn.initializers.normal(0.3)
 
@@ -123,3 +123,11 @@ def test_patches_are_the_windows_of_a_convolution():
     kernel = np.random.default_rng(1).normal(size=(4, 4, 3, 5)).astype(np.float32)
     expected = jax.lax.conv_general_dilated(x, kernel, (4, 4), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
     np.testing.assert_allclose(patches(jnp.asarray(x), 4) @ kernel.reshape(-1, 5), expected, atol=1e-4)
+
+
+def test_windows_are_those_of_a_strided_convolution():
+    x = np.random.default_rng(0).normal(size=(2, 8, 12, 3)).astype(np.float32)
+    kernel = np.random.default_rng(1).normal(size=(3, 3, 3, 5)).astype(np.float32)
+    padding = ((1, 1), (1, 1))
+    expected = jax.lax.conv_general_dilated(x, kernel, (2, 2), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    np.testing.assert_allclose(windows(jnp.asarray(x)) @ kernel.reshape(-1, 5), expected, atol=1e-4)

@@ -13,7 +13,7 @@ MODEL = {
     "size": "tiny",
     "image_size": IMAGE_SIZE,
     "scan_unroll": False,
-    "vision": {"width": 16, "layers": 1, "heads": 2, "head_dim": 8, "mlp": 32, "stem_width": 8},
+    "vision": {"width": 16, "layers": 1, "heads": 2, "head_dim": 8, "mlp": 32, "patch_size": 16, "stem_widths": (4, 8)},
     "text": {"width": 16, "encoder_layers": 1, "decoder_layers": 1, "heads": 2, "head_dim": 8, "mlp": 32},
 }
 FIELDS = {

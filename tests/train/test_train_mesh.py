@@ -20,7 +20,7 @@ from rt2_jax.train.step import check_constrained, make_program
 
 model = get_config("tiny").replace(
     image_size=24, vocab_size=64, scan_unroll=False,
-    vision=dict(patch_size=12, stem_patches=(4, 3), stem_width=8, width=16, layers=1, heads=2, head_dim=8, mlp=32),
+    vision=dict(patch_size=12, stem_widths=(8,), width=16, layers=1, heads=2, head_dim=8, mlp=32),
     text=dict(width=16, encoder_layers=1, decoder_layers=2, heads=2, head_dim=8, mlp=32),
 )
 backbone = make_backbone(model)
@@ -60,6 +60,7 @@ one, eight = make_mesh(None, jax.devices()[:1]), make_mesh(dict(data=2, fsdp=2, 
 results = {
     "adamw": dict(one=run("adamw", one, 1), eight=run("adamw", eight, 2)),
     "adafactor": dict(one=run("adafactor", one, 4), eight=run("adafactor", eight, 1)),
+    "muon": dict(one=run("muon", one, 1), eight=run("muon", eight, 2)),
 }
 
 # Traced outside `partitioned` the program holds no constraint, and the check must say so.
@@ -77,12 +78,15 @@ print(json.dumps(results))
 """
 
 
+OPTIMIZERS = ("adamw", "adafactor", "muon")
+
+
 @pytest.fixture(scope="module")
 def results():
     # Compile time is nearly all of this test's; the numbers do not depend on LLVM's effort.
     flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "8", "XLA_FLAGS": flags}
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, env=environment, timeout=300)
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, env=environment, timeout=900)
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -92,7 +96,7 @@ def close(rows, others):
     return all(row == pytest.approx(other, rel=1e-5, abs=1e-5) for row, other in pairs)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_eight_devices_equal_one_whatever_the_microbatches(results, optimizer):
     one, eight = results[optimizer]["one"], results[optimizer]["eight"]
     assert close(one["rows"], eight["rows"])
@@ -100,11 +104,15 @@ def test_eight_devices_equal_one_whatever_the_microbatches(results, optimizer):
     assert one["rows"][0] != one["rows"][1]
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_optimizer_state_is_sharded_as_its_parameters(results, optimizer):
     specs = " ".join(results[optimizer]["eight"]["specs"])
     assert "fsdp" in specs and "tensor" in specs
     assert "fsdp" not in " ".join(results[optimizer]["one"]["specs"])
+
+
+def test_muons_momentum_of_stacked_layers_is_sharded(results):
+    assert any(spec.startswith("PartitionSpec(None, 'fsdp', 'tensor'") for spec in results["muon"]["eight"]["specs"])
 
 
 def test_a_program_without_constraints_is_refused(results):

@@ -2,6 +2,8 @@
 
 import builtins
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -55,6 +57,30 @@ def test_a_bar_on_a_terminal(capsys, monkeypatch):
     assert "loss 2.5000" in text and "10/100" in text and "a word" in text and "\x1b[" in text
 
 
+READ_BACK = """
+import pathlib, sys
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from rt2_jax.train.metrics import MetricsLog
+
+folder = pathlib.Path(sys.argv[1])
+with MetricsLog(folder, 0, tensorboard=True) as log:
+    log.write(1, "train", {"loss": 2.5})
+    log.write(2, "train", {"loss": 1.5})
+    log.write(2, "validation", {"loss": 2.0})
+events = EventAccumulator(str(folder / "tensorboard")).Reload()
+for tag in events.Tags()["tensors"]:
+    print(tag, [(event.step, float(tf.make_ndarray(event.tensor_proto))) for event in events.Tensors(tag)])
+"""
+
+
+def test_tensorboard_reads_what_was_written(tmp_path):
+    # In a process of its own: TensorFlow and the renderer's GL library do not live in one.
+    done = subprocess.run([sys.executable, "-c", READ_BACK, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["train/loss [(1, 2.5), (2, 1.5)]", "validation/loss [(2, 2.0)]"]
+
+
 def test_tensorboard_without_its_packages_names_the_mend(tmp_path, monkeypatch):
     original = builtins.__import__
 
@@ -64,5 +90,5 @@ def test_tensorboard_without_its_packages_names_the_mend(tmp_path, monkeypatch):
         return original(name, *arguments, **keywords)
 
     monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(UserError, match="clu is not installed; pip install clu tensorflow tensorboard"):
+    with pytest.raises(UserError, match=r"clu is not installed; pip install .rt2_jax\[tensorboard\]."):
         MetricsLog(tmp_path, 0, tensorboard=True)

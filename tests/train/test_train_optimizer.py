@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 import pytest
 
 from rt2_jax.errors import UserError
@@ -41,11 +42,12 @@ def descend(optimizer, params, gradients):
 
 
 SHAPES = {"kernel": (8, 6), "scale": (6,), "heads": (5, 3, 8)}
+AXES = {"kernel": ("embed", "mlp"), "scale": ("norm",), "heads": ("heads", "head_dim", "embed")}
 
 
 def test_adafactor_is_optax_adafactor():
     params, gradients = tree(0, SHAPES), [tree(n, SHAPES) for n in range(1, 4)]
-    ours, _ = descend(make_optimizer(ADAFACTOR, 10)[0], params, gradients)
+    ours, _ = descend(make_optimizer(ADAFACTOR, 10, AXES)[0], params, gradients)
     theirs, _ = descend(optax.adafactor(0.1, min_dim_size_to_factor=4), params, gradients)
     for name in SHAPES:
         np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5)
@@ -55,15 +57,17 @@ def test_adafactor_updates_stacked_layers_as_if_they_were_not():
     shapes = {"a": (8, 6), "b": (8, 6)}
     params, gradients = tree(0, shapes), [tree(n, shapes) for n in range(1, 4)]
     params["b"] = params["b"] * 10
-    apart, _ = descend(make_optimizer(ADAFACTOR, 10)[0], params, gradients)
+    one = ("embed", "mlp")
+    apart, _ = descend(make_optimizer(ADAFACTOR, 10, {"a": one, "b": one})[0], params, gradients)
 
     def stack(tree):
         return {"ab": jnp.stack([tree["a"], tree["b"]])}
 
-    optimizer = make_optimizer(ADAFACTOR, 10, {"ab": 0})[0]
+    optimizer = make_optimizer(ADAFACTOR, 10, {"ab": ("layers", *one)})[0]
     together, _ = descend(optimizer, stack(params), [stack(grads) for grads in gradients])
     np.testing.assert_allclose(together["ab"], stack(apart)["ab"], rtol=1e-5)
-    ignorant, _ = descend(make_optimizer(ADAFACTOR, 10)[0], stack(params), [stack(grads) for grads in gradients])
+    unnamed = make_optimizer(ADAFACTOR, 10, {"ab": (None, *one)})[0]
+    ignorant, _ = descend(unnamed, stack(params), [stack(grads) for grads in gradients])
     assert not np.allclose(ignorant["ab"], stack(apart)["ab"], rtol=1e-3)
 
 
@@ -72,7 +76,7 @@ def test_adamw_is_optax_adamw_with_decay_on_matrices_alone():
         name="adamw", learning_rate=0.1, schedule="constant", warmup_steps=0, beta1=0.9, beta2=0.98, weight_decay=0.1
     )
     params, gradients = tree(0, SHAPES), [tree(n, SHAPES) for n in range(1, 4)]
-    ours, _ = descend(make_optimizer(config, 10)[0], params, gradients)
+    ours, _ = descend(make_optimizer(config, 10, AXES)[0], params, gradients)
     mask = {"kernel": True, "scale": False, "heads": True}
     theirs, _ = descend(optax.adamw(0.1, 0.9, 0.98, weight_decay=0.1, mask=mask), params, gradients)
     for name in SHAPES:
@@ -82,16 +86,55 @@ def test_adamw_is_optax_adamw_with_decay_on_matrices_alone():
 def test_a_stacked_vector_is_a_vector_to_weight_decay():
     config = OptimizerConfig(name="adamw", learning_rate=1.0, schedule="constant", warmup_steps=0, weight_decay=0.5)
     params = {"vectors": jnp.ones((3, 4)), "matrix": jnp.ones((3, 4))}
-    optimizer = make_optimizer(config, 10, {"vectors": 0, "matrix": -1})[0]
+    optimizer = make_optimizer(config, 10, {"vectors": ("layers", "norm"), "matrix": ("embed", "mlp")})[0]
     after, _ = descend(optimizer, params, [jax.tree.map(jnp.zeros_like, params)])
     assert np.all(after["vectors"] == 1.0) and np.all(after["matrix"] == 0.5)
+
+
+def test_muon_is_optax_muon_on_matrices_and_adam_on_the_rest():
+    shapes = {"kernel": (8, 6), "heads_in": (8, 2, 3), "heads_out": (2, 3, 8), "table": (9, 8), "scale": (8,)}
+    axes = {
+        "kernel": ("embed", "mlp"),
+        "heads_in": ("embed", "heads", "head_dim"),
+        "heads_out": ("heads", "head_dim", "embed"),
+        "table": ("vocab", "embed"),
+        "scale": ("norm",),
+    }
+    params, gradients = tree(0, shapes), [tree(n, shapes) for n in range(1, 4)]
+    config = OptimizerConfig(name="muon", learning_rate=0.1, schedule="constant", warmup_steps=0, beta2=0.98)
+    ours, _ = descend(make_optimizer(config, 10, axes)[0], params, gradients)
+    flat = {"kernel": (8, 6), "heads_in": (8, 6), "heads_out": (6, 8)}
+
+    def matrices(tree):
+        return {name: tree[name].reshape(shape) for name, shape in flat.items()}
+
+    expected, _ = descend(
+        optax.contrib.muon(0.1, consistent_rms=0.2), matrices(params), [matrices(grads) for grads in gradients]
+    )
+    adam, _ = descend(optax.adam(0.1, b2=0.98), params, gradients)
+    for name, array in (matrices(ours) | {"table": ours["table"], "scale": ours["scale"]}).items():
+        np.testing.assert_allclose(array, (adam | expected)[name], rtol=1e-4, atol=1e-6)
+
+
+def test_muon_moves_each_layer_of_a_stack_as_its_own_matrix():
+    one = ("embed", "mlp")
+    params, gradients = tree(0, {"a": (8, 6), "b": (8, 6)}), [tree(n, {"a": (8, 6), "b": (8, 6)}) for n in (1, 2)]
+    config = OptimizerConfig(name="muon", learning_rate=0.1, schedule="constant", warmup_steps=0, weight_decay=0.1)
+    apart, _ = descend(make_optimizer(config, 10, {"a": one, "b": one})[0], params, gradients)
+
+    def stack(tree):
+        return {"ab": jnp.stack([tree["a"], tree["b"]])}
+
+    optimizer = make_optimizer(config, 10, {"ab": ("layers", *one)})[0]
+    together, _ = descend(optimizer, stack(params), [stack(grads) for grads in gradients])
+    np.testing.assert_allclose(together["ab"], stack(apart)["ab"], rtol=1e-4, atol=1e-6)
 
 
 def test_clipping_bounds_the_global_norm():
     config = dataclasses.replace(ADAFACTOR, name="adamw", clip_norm=1.0, beta2=0.5)
     params = tree(0, SHAPES)
     big, bigger = (jax.tree.map(lambda x, s=scale: x * s, tree(1, SHAPES)) for scale in (1e3, 1e6))
-    one, two = (descend(make_optimizer(config, 10)[0], params, [grads])[1] for grads in (big, bigger))
+    one, two = (descend(make_optimizer(config, 10, AXES)[0], params, [grads])[1] for grads in (big, bigger))
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4)
 
