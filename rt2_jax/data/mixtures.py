@@ -4,19 +4,22 @@ from collections.abc import Mapping
 
 from rt2_jax.errors import UserError
 
-# What the VLM is pretrained on. Detection and pointing weigh most: seeing where things are is what actions build on.
+# What the VLM is pretrained on. Places weigh most, in the frame and from the gripper: actions build on them.
 WEB: Mapping[str, float] = {
-    "tabletop_web_detect": 0.30,
-    "tabletop_web_locate": 0.30,
-    "tabletop_web_vqa": 0.25,
-    "tabletop_web_caption": 0.10,
-    "tabletop_web_alt_text": 0.05,
+    "tabletop_web_detect": 0.15,
+    "tabletop_web_locate": 0.20,
+    "tabletop_web_detect_from_gripper": 0.20,
+    "tabletop_web_locate_from_gripper": 0.15,
+    "tabletop_web_vqa": 0.20,
+    "tabletop_web_caption": 0.06,
+    "tabletop_web_alt_text": 0.04,
 }
 # The web half when co-fine-tuning: the same without detection, whose targets are by far the longest and whose lesson is
 # learnt by then.
 CO_TRAINED_WEB: Mapping[str, float] = {
-    "tabletop_web_locate": 0.40,
-    "tabletop_web_vqa": 0.35,
+    "tabletop_web_locate": 0.25,
+    "tabletop_web_locate_from_gripper": 0.20,
+    "tabletop_web_vqa": 0.30,
     "tabletop_web_caption": 0.15,
     "tabletop_web_alt_text": 0.10,
 }

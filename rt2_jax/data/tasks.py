@@ -25,7 +25,7 @@ from rt2_jax.tokens import Vocabulary, action_text
 
 # What the target of a robot task is: the action alone, or a plan in words and then the action.
 MODES = ("action", "plan")
-WEB_KINDS = ("caption", "vqa", "alt_text", "detect", "locate")
+WEB_KINDS = ("caption", "vqa", "alt_text", "detect", "locate", "detect_from_gripper", "locate_from_gripper")
 
 Tensors = Mapping[str, Any]
 
@@ -201,6 +201,8 @@ _WEB_PROMPTS: Mapping[str, Callable[[Mapping[str, str]], str]] = {
     "alt_text": _alt_text_prompt,
     "detect": lambda row: prompts.detection_prompt(),
     "locate": lambda row: prompts.locate_prompt(row["question"]),
+    "detect_from_gripper": lambda row: prompts.detection_prompt(origin="robot gripper"),
+    "locate_from_gripper": lambda row: prompts.locate_prompt(row["question"], origin="robot gripper"),
 }
 
 

@@ -191,6 +191,8 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "_detect": Kind("detection", functools.partial(_score_text, text_metrics.detections)),
     "_locate": Kind("pointing", functools.partial(_score_text, text_metrics.locations)),
+    "_detect_from_gripper": Kind("detection from gripper", functools.partial(_score_text, text_metrics.detections)),
+    "_locate_from_gripper": Kind("pointing from gripper", functools.partial(_score_text, text_metrics.locations)),
     "_vqa": Kind("questions", functools.partial(_score_text, text_metrics.answers)),
     "_caption": Kind("captions", functools.partial(_score_text, text_metrics.descriptions)),
     "_alt_text": Kind("alt text", functools.partial(_score_text, text_metrics.descriptions)),

@@ -33,15 +33,18 @@ def token_f1(answer: str, target: str) -> float:
 
 
 def parse_location(text: str) -> tuple[int, int] | None:
-    """``"x y"``, integers 0..99 in percent of the frame from left and top; None where the text is anything else."""
+    """``"x y"``, two integers of 0..255; None where the text is anything else.
+
+    Places in the frame are percent from its left and top; places from the gripper are percent too, with it at 128 128.
+    """
     words = text.strip().removesuffix(".").split()
     return _place(words) if len(words) == 2 else None
 
 
 def parse_detections(text: str) -> dict[str, tuple[int, int]]:
-    """``"blue ball 34 56; number 3 50 50"`` -> name -> place, in percent of the frame from left and top.
+    """``"blue ball 34 56; number 3 50 50"`` -> name -> place, as in `parse_location`.
 
-    Parts that are not a name and two integers of 0..99 are passed over; of a repeated name the first place counts.
+    Parts that are not a name and two integers of 0..255 are passed over; of a repeated name the first place counts.
     """
     found: dict[str, tuple[int, int]] = {}
     for part in text.removesuffix(".").split(";"):
@@ -53,7 +56,8 @@ def parse_detections(text: str) -> dict[str, tuple[int, int]]:
 
 
 def _place(words: Sequence[str]) -> tuple[int, int] | None:
-    """Two words that are integers of 0..99."""
-    if len(words) != 2 or not all(len(word) <= 2 and word.isascii() and word.isdigit() for word in words):
+    """Two words that are integers of 0..255."""
+    if len(words) != 2 or not all(len(word) <= 3 and word.isascii() and word.isdigit() for word in words):
         return None
-    return int(words[0]), int(words[1])
+    x, y = int(words[0]), int(words[1])
+    return (x, y) if max(x, y) <= 255 else None

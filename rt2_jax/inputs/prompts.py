@@ -45,14 +45,18 @@ def alt_text_prompt(lang: str, pos: str, caption: str) -> str:
     )
 
 
-def detection_prompt() -> str:
-    """Asks for every object and its place."""
-    return "Detect all objects"
+def detection_prompt(origin: str = "") -> str:
+    """Asks for every object and its place, in the frame or as counted from the thing named `origin`."""
+    return "Detect all objects" + _seen_from(origin)
 
 
-def locate_prompt(name: str) -> str:
-    """Asks where one object is."""
-    return f"Locate the {_field('name', name)}"
+def locate_prompt(name: str, origin: str = "") -> str:
+    """Asks where one object is, in the frame or as counted from the thing named `origin`."""
+    return f"Locate the {_field('name', name)}" + _seen_from(origin)
+
+
+def _seen_from(origin: str) -> str:
+    return f" from the {_field('origin', origin)}" if origin else ""
 
 
 def _field(what: str, text: str) -> str:

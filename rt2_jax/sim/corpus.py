@@ -23,6 +23,8 @@ _FORMS = {
     "detect": "Detect all objects",
     "locate": "Locate the {text}",
 }
+# Places from the gripper bring no new words, and the vocabulary that ships was drawn without them.
+_COUNTS = describe.Counts(detect_from_gripper=0, locate_from_gripper=0)
 
 
 def corpus(num_scenes: int = 1000, seed: int = 0) -> Iterator[str]:
@@ -55,7 +57,7 @@ def rough_positions(scene: Scene) -> dict[str, tuple[float, float]]:
 
 
 def _web_texts(scene: Scene, rng: np.random.Generator) -> Iterator[str]:
-    for annotation in describe.annotate(scene, rough_positions(scene), rng):
+    for annotation in describe.annotate(scene, rough_positions(scene), rng, _COUNTS):
         position, _, rest = annotation.question.partition("|")
         text = rest if annotation.kind == "alt_text" else annotation.question
         yield _FORMS[annotation.kind].format(lang=annotation.lang, text=text, position=position)

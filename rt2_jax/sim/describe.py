@@ -9,14 +9,18 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from rt2_jax.sim import lexicon, questions, skills
-from rt2_jax.sim.lexicon import LANGUAGES, SURFACES, enumeration, phrase
+from rt2_jax.sim import questions, skills
+from rt2_jax.sim.lexicon import GRIPPER, LANGUAGES, SURFACES, enumeration, phrase
 from rt2_jax.sim.questions import View
 from rt2_jax.sim.references import references
 from rt2_jax.sim.scene import Decal, Scene, SceneObject
 from rt2_jax.sim.wordings import DIRECTIONS, INSTRUCTIONS
 
-KINDS: tuple[str, ...] = ("detect", "locate", "vqa", "caption", "alt_text")
+KINDS: tuple[str, ...] = (
+    "detect", "locate", "vqa", "caption", "alt_text", "detect_from_gripper", "locate_from_gripper",
+)  # fmt: skip
+# Places counted from the gripper have it here: the middle of the integers 0..255, and of an action's bins.
+GRIPPER_PLACE = 128
 # English and the rest: RT-2's instructions are English, its web data is not only that.
 _LANGUAGE_SHARES = (0.55, 0.15, 0.15, 0.15)
 _CAPTIONS: dict[str, tuple[str, ...]] = {
@@ -46,8 +50,8 @@ class Annotation:
     """One prompt and its answer about an image.
 
     kind: one of `KINDS`. lang: a code of `LANGUAGES`.
-    question: vqa: the question; locate: what to locate, without article; alt_text: ``"position|text so far"``, where
-        position is the number of words so far; empty for caption and detect.
+    question: vqa: the question; locate and locate_from_gripper: what to locate, without article; alt_text:
+        ``"position|text so far"``, where position is the number of words so far; empty for the others.
     target: the answer, as text.
     """
 
@@ -66,6 +70,8 @@ class Counts:
     vqa: int = 6
     caption: int = 2
     alt_text: int = 1
+    detect_from_gripper: int = 1
+    locate_from_gripper: int = 2
 
 
 DEFAULT_COUNTS = Counts()
@@ -81,7 +87,7 @@ def annotate(
 
     Args:
       positions: name -> (x, y) in percent of the frame from its left and top, for every visible object and decal and,
-        under `lexicon.GRIPPER`, the gripper. What is not in it is never named.
+        under `GRIPPER`, the gripper. What is not in it is never named.
       rng: chooses what is said, in which words and languages.
       counts: how many of each kind; fewer if the scene has not as many to say.
 
@@ -98,7 +104,7 @@ def annotate(
         found.append(Annotation("caption", lang, "", caption(view, rng, lang)))
     for _ in range(counts.alt_text):
         found.append(_alt_text(view, rng))
-    return found
+    return found + _from_gripper(view, rng, counts)
 
 
 def detection(view: View) -> str:
@@ -106,14 +112,19 @@ def detection(view: View) -> str:
     return "; ".join(f"{name} {view.place(name)}" for name in sorted(view.things))
 
 
+def detection_from_gripper(view: View) -> str:
+    """As `detection`, but of all things but the gripper, each place counted from it, which is at 128 128."""
+    return "; ".join(f"{name} {_place_from_gripper(view, name)}" for name in sorted(set(view.things) - {GRIPPER}))
+
+
 def caption(view: View, rng: np.random.Generator, lang: str) -> str:
     """A sentence or phrase that names up to four visible things and the table."""
     things = [thing for thing in view.things.values() if not isinstance(thing, str)]
     chosen = [phrase(lang, things[int(i)]) for i in rng.permutation(len(things))[:_MOST_NAMED]]
     if not chosen:
-        chosen = [phrase(lang, lexicon.GRIPPER)]
+        chosen = [phrase(lang, GRIPPER)]
     wordings = _CAPTIONS[lang]
-    if lexicon.GRIPPER in view.things and things and rng.random() < 0.4:
+    if GRIPPER in view.things and things and rng.random() < 0.4:
         wordings = _UNDER_GRIPPER[lang]
     return wordings[int(rng.integers(len(wordings)))].format(
         a=enumeration(lang, [words.a for words in chosen]),
@@ -150,6 +161,24 @@ def _locates(view: View, rng: np.random.Generator, count: int) -> list[Annotatio
         if len(asked) == count:
             break
     return [Annotation("locate", "en", text, place) for text, place in asked.items()]
+
+
+def _from_gripper(view: View, rng: np.random.Generator, counts: Counts) -> list[Annotation]:
+    """Where things are as the robot would need it: seen from its gripper, in percent of the frame."""
+    others = sorted(set(view.things) - {GRIPPER})
+    if GRIPPER not in view.things or not others or counts.detect_from_gripper == counts.locate_from_gripper == 0:
+        return []
+    everything = Annotation("detect_from_gripper", "en", "", detection_from_gripper(view))
+    chosen = [others[int(i)] for i in rng.permutation(len(others))[: counts.locate_from_gripper]]
+    return [everything] * min(counts.detect_from_gripper, 1) + [
+        Annotation("locate_from_gripper", "en", locatable_name(view.things[name]), _place_from_gripper(view, name))
+        for name in chosen
+    ]
+
+
+def _place_from_gripper(view: View, name: str) -> str:
+    here, there = (tuple(map(int, view.place(thing).split())) for thing in (GRIPPER, name))
+    return " ".join(str(GRIPPER_PLACE + after - before) for before, after in zip(here, there, strict=True))
 
 
 def _questions(view: View, rng: np.random.Generator, count: int) -> list[Annotation]:

@@ -16,6 +16,9 @@ from rt2_jax.sim.world import World
 
 MAX_MOVE = 0.04  # metres a step, per axis
 MAX_TURN = 0.3  # radians a step, per axis
+# Errors below these are left alone: no frame shows them, and a demonstration of what cannot be seen teaches noise.
+STILL_MOVE = 0.002  # metres
+STILL_TURN = 0.05  # radians
 OPEN, CLOSE = -1.0, 1.0
 GRASP_Z = 0.012  # height of the grasp point when fingers close or push
 RELEASE_Z = 0.016
@@ -53,10 +56,15 @@ def is_holding(scene: Scene, index: int, state: State) -> bool:
 
 def _action(state: State, xy: np.ndarray, z: float, gripper: float, lateral: float = MAX_MOVE) -> np.ndarray:
     """A move towards a goal, with the hand turning upright; `lateral` caps sideways motion (metres)."""
-    move = np.clip(np.array((*xy, z)) - state.xyz, -MAX_MOVE, MAX_MOVE)
+    move = _unless_still(np.array((*xy, z)) - state.xyz, STILL_MOVE, MAX_MOVE)
     move[:2] = np.clip(move[:2], -lateral, lateral)
-    turn = np.clip(-state.rpy, -MAX_TURN, MAX_TURN)
+    turn = _unless_still(-np.asarray(state.rpy), STILL_TURN, MAX_TURN)
     return np.array((0.0, *move, *turn, gripper), np.float32)
+
+
+def _unless_still(error: np.ndarray, still: float, most: float) -> np.ndarray:
+    """The correction of each axis's error: the error up to `most`, nothing below `still`."""
+    return np.where(np.abs(error) < still, 0.0, np.clip(error, -most, most))
 
 
 def _stop(gripper: float) -> np.ndarray:

@@ -12,6 +12,7 @@ from rt2_jax.data.demonstrations import MOST_ATTEMPTS, RobotJob, render_web, sim
 from rt2_jax.data.tfds_folder import missing_shards
 from rt2_jax.errors import UserError
 from rt2_jax.inputs.images import decode_image
+from rt2_jax.sim import describe
 
 # Those of the fixture `built`.
 ARGUMENTS = {
@@ -96,7 +97,7 @@ def test_web_images_carry_every_kind_of_annotation(built):
         assert decode_image(example["image"]).shape == (32, 32, 3)
         assert json.loads(example["scene"])["objects"]
     kinds = {kind.decode() for example in examples for kind in example["annotations"]["kind"]}
-    assert kinds == {"caption", "vqa", "alt_text", "detect", "locate"}
+    assert kinds == set(describe.KINDS)
     assert len({example["image"] for example in examples}) == 6
 
 

@@ -103,6 +103,8 @@ PROMPTS = {
     "alt_text": r"Generate the alt-text in (en|de|fr|es) at \d+: .+ <extra_id_0>",
     "detect": "Detect all objects",
     "locate": "Locate the .+",
+    "detect_from_gripper": "Detect all objects from the robot gripper",
+    "locate_from_gripper": "Locate the .+ from the robot gripper",
 }
 
 

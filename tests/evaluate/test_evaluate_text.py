@@ -27,10 +27,11 @@ def test_token_f1_of_known_pairs():
     assert token_f1("...", "") == 1.0
 
 
-def test_places_are_two_integers_of_the_frame():
+def test_places_are_two_integers():
     assert parse_location("34 56") == (34, 56)
     assert parse_location(" 0 99.") == (0, 99)
-    for text in ("34", "34 56 78", "100 3", "-3 4", "x 34 56", ""):
+    assert parse_location("128 255") == (128, 255)
+    for text in ("34", "34 56 78", "256 3", "-3 4", "x 34 56", ""):
         assert parse_location(text) is None, text
 
 

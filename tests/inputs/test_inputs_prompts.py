@@ -14,7 +14,9 @@ def test_the_papers_words():
     assert prompts.vqa_prompt("de", "Was ist das?") == "Answer in de: Was ist das?"
     assert prompts.alt_text_prompt("fr", 0, "un cube") == "Generate the alt-text in fr at 0: un cube <extra_id_0>"
     assert prompts.detection_prompt() == "Detect all objects"
+    assert prompts.detection_prompt("robot gripper") == "Detect all objects from the robot gripper"
     assert prompts.locate_prompt("red cube") == "Locate the red cube"
+    assert prompts.locate_prompt("red cube", "robot gripper") == "Locate the red cube from the robot gripper"
 
 
 def test_stray_white_space_makes_no_difference():

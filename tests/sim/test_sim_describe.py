@@ -49,6 +49,15 @@ def _scene(seed):
 def test_detection_names_everything_in_alphabetical_order():
     expected = "blue ball 78 22; blue zone 50 50; number 3 22 78; red cube 22 22; red star 78 78; robot gripper 50 45"
     assert describe.detection(View(SCENE, POSITIONS)) == expected
+    from_gripper = "blue ball 156 105; blue zone 128 133; number 3 100 161; red cube 100 105; red star 156 161"
+    assert describe.detection_from_gripper(View(SCENE, POSITIONS)) == from_gripper
+
+
+@pytest.mark.parametrize("unseen", [{"robot gripper"}, POSITIONS.keys() - {"robot gripper"}])
+def test_nothing_is_placed_from_a_gripper_without_both(unseen):
+    positions = {name: place for name, place in POSITIONS.items() if name not in unseen}
+    kinds = {a.kind for a in annotate(SCENE, positions, np.random.default_rng(0), MANY)}
+    assert "detect" in kinds and not any(kind.endswith("from_gripper") for kind in kinds)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +118,7 @@ def test_sums_come_out_right(result):
 def test_annotations_are_true_and_well_formed(seed):
     scene, positions = _scene(seed)
     found = annotate(scene, positions, np.random.default_rng(seed), MANY)
-    keys = [(a.kind, a.lang, a.question) for a in found if a.kind in ("locate", "vqa")]
+    keys = [(a.kind, a.lang, a.question) for a in found if a.kind in ("locate", "locate_from_gripper", "vqa")]
     assert len(set(keys)) == len(keys)
     places = {name: f"{int(np.clip(x, 0, 99))} {int(np.clip(y, 0, 99))}" for name, (x, y) in positions.items()}
     described = {reference.text: reference.name for reference in references.references(scene)}
@@ -123,9 +132,23 @@ def test_annotations_are_true_and_well_formed(seed):
             case "locate":
                 name = described.get(question, question.removeprefix("portrait of "))
                 assert target == places[name]
+            case "detect_from_gripper":
+                seen = re.findall(r"(\D+) (\d+) (\d+)(?:; )?", _spaced_letters(target))
+                gripper = _numbers(places["robot gripper"])
+                assert {
+                    name: f"{int(x) - 128 + gripper[0]} {int(y) - 128 + gripper[1]}" for name, x, y in seen
+                } == _spaced({name: place for name, place in places.items() if name != "robot gripper"})
+            case "locate_from_gripper":
+                pairs = zip(_numbers(target), _numbers(places["robot gripper"]), strict=True)
+                place = " ".join(str(there - 128 + gripper) for there, gripper in pairs)
+                assert place == places[question.removeprefix("portrait of ")]
             case "alt_text":
                 count, text = question.split("|")
                 assert int(count) == len(text.split())
+
+
+def _numbers(place):
+    return tuple(map(int, place.split()))
 
 
 def _spaced_letters(text):
@@ -144,7 +167,7 @@ def test_hidden_things_are_never_pointed_at_named_or_counted(seed):
     hidden = scene.objects[seed % len(scene.objects)]
     del positions[hidden.name]
     for annotation in annotate(scene, positions, np.random.default_rng(seed), MANY):
-        if annotation.kind in ("detect", "caption", "alt_text", "locate"):
+        if annotation.kind in ("detect", "caption", "alt_text", "locate", "detect_from_gripper", "locate_from_gripper"):
             forms = vars(lexicon.phrase(annotation.lang, hidden)).values()
             text = f"{annotation.question} {annotation.target}"
             assert not any(re.search(rf"\b{form}\b", text) for form in forms), annotation
