@@ -65,14 +65,15 @@ class Demonstration:
     Attributes:
         frames: T JPEG images.
         actions: float32[T, 8], physical (`actions.ARM`); the last one terminates.
-        instruction, plan: text.
+        instruction: text.
+        plans: T texts.
         metadata: seed, skill, split, success, and the scene as JSON.
     """
 
     frames: tuple[bytes, ...]
     actions: np.ndarray
     instruction: str
-    plan: str
+    plans: tuple[str, ...]
     metadata: dict[str, Any]
 
 
@@ -179,7 +180,7 @@ def _demonstration(job: RobotJob, number: int) -> Demonstration:
                 "scene": scene_json(scene),
             }
             frames = tuple(encode_jpeg(image, JPEG_QUALITY) for image in episode.images)
-            return Demonstration(frames, episode.actions, episode.instruction, episode.plan, metadata)
+            return Demonstration(frames, episode.actions, episode.instruction, episode.plans, metadata)
     raise UserError(
         f"the expert failed {MOST_ATTEMPTS} times in a row at {skill!r} (demonstration {number} of {job.split}, seed "
         f"{job.seed}, noise {job.noise}); lower the noise or choose other skills"

@@ -63,7 +63,7 @@ def robot_example(demonstration: Demonstration) -> dict[str, Any]:
                     "gripper_closedness_action": action[7:8],
                     "terminate_episode": terminate,
                 },
-                "plan": demonstration.plan,
+                "plan": demonstration.plans[number],
                 "reward": np.float32(number == last),
                 "is_first": number == 0,
                 "is_last": number == last,

@@ -12,6 +12,7 @@ from rt2_jax.errors import UserError
 from rt2_jax.sim import skills
 from rt2_jax.sim.env import ACTION_HIGH, ACTION_LOW, MAX_STEPS
 from rt2_jax.sim.expert import expert_action
+from rt2_jax.sim.plans import grounded_plan
 from rt2_jax.sim.scene import Scene, Task
 from rt2_jax.sim.world import World
 
@@ -28,7 +29,7 @@ class Episode:
     images: np.ndarray  # uint8[T, H, W, 3]
     actions: np.ndarray  # float32[T, 8]: the expert's actions
     instruction: str
-    plan: str
+    plans: tuple[str, ...]  # T texts: see plans.py
     skill: str
     success: bool
     seed: int
@@ -89,10 +90,11 @@ def record_episode(
         world.reset(scene)
     start = skills.read_state(world)
     disturbance = Disturbance(np.random.default_rng(seed), noise)
-    images, actions = [], []
+    images, actions, plans = [], [], []
     while len(actions) < max_steps:
         action = expert_action(world, task)
         images.append(world.render())
+        plans.append(grounded_plan(world, task))
         actions.append(action)
         if action[0] >= 0.5:
             break
@@ -100,4 +102,4 @@ def record_episode(
     done = skills.success(scene, task, start, skills.read_state(world))
     if own:
         world.close()
-    return Episode(np.stack(images), np.stack(actions), task.instruction, task.plan, task.skill, done, seed)
+    return Episode(np.stack(images), np.stack(actions), task.instruction, tuple(plans), task.skill, done, seed)

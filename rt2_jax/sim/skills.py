@@ -4,12 +4,13 @@ Success is judged on the state at the end of an episode against the state at its
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
 from rt2_jax.sim.catalog import DIRECTIONS, SUCCESS_RADIUS
 from rt2_jax.sim.mjcf import FINGER_TRAVEL, TIP_BELOW, object_half_height
-from rt2_jax.sim.scene import Decal, Scene, Task
+from rt2_jax.sim.scene import Decal, Scene, SceneObject, Task
 from rt2_jax.sim.world import World
 
 LIFT_HEIGHT = 0.04  # metres an object must have risen to be picked
@@ -56,37 +57,41 @@ def decal_phrase(decal: Decal) -> str:
     return decal.name if decal.kind == "portrait" else f"the {decal.name}"
 
 
-def _reference_words(scene: Scene, skill: str, reference: int | str | None) -> tuple[str, str]:
-    """(words in an instruction, words in a plan) for a task's reference."""
+def _reference_words(scene: Scene, skill: str, reference: int | str | None) -> str:
+    """How an instruction names a task's reference."""
     match skill:
         case "move_near":
-            name = scene.objects[reference].name
-            return f"the {name}", name
+            return f"the {scene.objects[reference].name}"
         case "push":
-            return _DIRECTION_PHRASES[reference], reference
+            return _DIRECTION_PHRASES[reference]
         case "place":
-            decal = scene.decals[reference]
-            return decal_phrase(decal), decal.name
-    return "", ""
+            return decal_phrase(scene.decals[reference])
+    return ""
 
 
 def instructions(scene: Scene, skill: str, target: int, reference: int | str | None) -> tuple[str, ...]:
     """All phrasings of a task, the plainest first."""
-    words = _reference_words(scene, skill, reference)[0]
+    words = _reference_words(scene, skill, reference)
     return tuple(text.format(t=scene.objects[target].name, r=words) for text in _TEMPLATES[skill])
 
 
-def plan(scene: Scene, skill: str, target: int, reference: int | str | None) -> str:
-    """The short plan of a chain-of-thought target, e.g. ``"move red cube near blue ball"``."""
-    name, words = scene.objects[target].name, _reference_words(scene, skill, reference)[1]
+def plan(
+    scene: Scene,
+    skill: str,
+    target: int,
+    reference: int | str | None,
+    say: Callable[[SceneObject | Decal], str] = lambda thing: thing.name,
+) -> str:
+    """The short plan of a chain-of-thought target, e.g. ``"move red cube near blue ball"``; `say` words each thing."""
+    words = say(scene.objects[target])
     match skill:
         case "move_near":
-            return f"move {name} near {words}"
+            return f"move {words} near {say(scene.objects[reference])}"
         case "push":
-            return f"push {name} {words}"
+            return f"push {words} {reference}"
         case "place":
-            return f"place {name} on {words}"
-    return f"{skill} {name}"
+            return f"place {words} on {say(scene.decals[reference])}"
+    return f"{skill} {words}"
 
 
 def make_task(scene: Scene, skill: str, target: int, reference: int | str | None = None, phrasing: int = 0) -> Task:

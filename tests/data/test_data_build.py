@@ -196,7 +196,7 @@ def test_failed_demonstrations_are_replaced_by_the_next_seed(monkeypatch):
             self.success = len(tried) == 3
             self.actions = np.ones((2, 8), np.float32)
             self.images = np.zeros((2, 32, 32, 3), np.uint8)
-            self.instruction, self.plan, self.skill = "reach it", "reach it", "reach"
+            self.instruction, self.plans, self.skill = "reach it", ("reach it",) * len(self.actions), "reach"
 
     monkeypatch.setattr(demonstrations, "_check_process", lambda: None)
     monkeypatch.setattr(demonstrations, "_world", lambda size: None)

@@ -116,7 +116,7 @@ def test_plans_are_scored_by_words_and_tokens(fakes):
     scores = offline.score_web(Oracle(fakes, examples), "tabletop_robot_plan", examples, 32)
     assert scores.skill == "planning"
     assert [(metric.name, metric.value) for metric in scores.metrics] == [
-        ("plan, exact match", 1.0),
+        ("plan's words right", 1.0),
         ("action tokens right", 1.0),
     ]
     nudged = offline.score_web(Oracle(fakes, examples, nudge=1), "tabletop_robot_plan", examples, 32)
