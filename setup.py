@@ -17,7 +17,7 @@ CORE = [
     "numpy>=2.0",
     "optax>=0.2.8,<0.3",
     "orbax-checkpoint>=0.12,<0.13",
-    "pillow>=10.1",
+    "pillow>=10.4",
     "rich>=13",
     "sentencepiece>=0.2.1,<0.3",
 ]

@@ -18,7 +18,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.init_from = "data/checkpoints/tabletop_vlm"
     config.optimizer = {
         "name": "muon",
-        "learning_rate": 1.5e-3,
+        "learning_rate": 1e-3,
         "schedule": "cosine",
         "warmup_steps": 100,
         "beta2": 0.98,

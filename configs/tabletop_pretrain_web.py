@@ -12,7 +12,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data_dir = "runs/data"
     config.mixture = "tabletop_web_only"
     config.batch_size = 32
-    config.steps = 3000
+    config.steps = 5000
     config.prompt_len = 48
     config.target_len = 56
     config.init_from = "runs/detect"
