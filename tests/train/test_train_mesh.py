@@ -112,7 +112,7 @@ def test_optimizer_state_is_sharded_as_its_parameters(results, optimizer):
 
 
 def test_muons_momentum_of_stacked_layers_is_sharded(results):
-    assert any(spec.startswith("PartitionSpec(None, 'fsdp', 'tensor'") for spec in results["muon"]["eight"]["specs"])
+    assert any("(None, 'fsdp', 'tensor'" in spec for spec in results["muon"]["eight"]["specs"])
 
 
 def test_a_program_without_constraints_is_refused(results):
