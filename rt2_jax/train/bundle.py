@@ -5,10 +5,8 @@ weights in ``checkpoints/<step>/params``; `load_bundle` reads both.
 """
 
 import dataclasses
-import errno
 import hashlib
 import json
-import os
 import pathlib
 import shutil
 from collections.abc import Mapping
@@ -25,6 +23,7 @@ from rt2_jax.models.backbone import Backbone, make_backbone
 from rt2_jax.models.config import ModelConfig
 from rt2_jax.tokens.grammar import build_grammar
 from rt2_jax.tokens.vocabulary import Vocabulary
+from rt2_jax.train.full_disk import raise_if_disk_full
 
 BUNDLE_FORMAT = 1
 BUNDLE_FILE = "bundle.json"
@@ -32,8 +31,6 @@ VOCABULARY_FILE = "vocabulary.model"
 PARAMS_DIR = "params"
 CHECKPOINTS_DIR = "checkpoints"
 DTYPES = ("float32", "bfloat16")
-# No space, over quota, over the limit on a file's size.
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 COMMIT_FILE = "commit_success.txt"
 
 
@@ -282,16 +279,6 @@ def check_vocabulary(meta: Mapping[str, Any], sha256: str, what: str) -> None:
             f"vocabulary {sha256[:12]} of {what} is not {meta['vocabulary']['sha256'][:12]}, which the weights were "
             "trained with; name that vocabulary, for its token ids mean other text"
         )
-
-
-def raise_if_disk_full(error: BaseException, directory: pathlib.Path) -> None:
-    """Raises a UserError when `error` comes from a full disk; Orbax reports it in several guises."""
-    cause: BaseException | None = error
-    while cause is not None:
-        number, text = getattr(cause, "errno", None), str(cause)
-        if number in DISK_FULL or any(os.strerror(known) in text for known in DISK_FULL):
-            raise UserError(f"no space left for {directory}; free some, then run the same command again") from error
-        cause = cause.__cause__ or cause.__context__
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -17,9 +17,9 @@ from rt2_jax.train.bundle import (
     check_shapes,
     first_line,
     model_hash,
-    raise_if_disk_full,
     why_incomplete,
 )
+from rt2_jax.train.full_disk import raise_if_disk_full
 from rt2_jax.train.state import TrainState
 
 

@@ -26,13 +26,13 @@ from rt2_jax.train.bundle import (
     bundle_meta,
     check_vocabulary,
     params_path,
-    raise_if_disk_full,
     read_meta,
     restore_params,
     write_meta,
 )
 from rt2_jax.train.checkpoint import Checkpoints, Progress
 from rt2_jax.train.config import TrainConfig
+from rt2_jax.train.full_disk import raise_if_disk_full
 from rt2_jax.train.hosts import join_hosts
 from rt2_jax.train.integers import order_integers
 from rt2_jax.train.losses import SUMS, summarize
