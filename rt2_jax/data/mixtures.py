@@ -23,8 +23,7 @@ CO_TRAINED_WEB: Mapping[str, float] = {
     "tabletop_web_caption": 0.15,
     "tabletop_web_alt_text": 0.10,
 }
-# Of the robot half: actions, and plans followed by actions (RT-2, section 4.4). A small model learns to act far sooner
-# after a plan that points at things (sim/plans.py) than at once.
+# Of the robot half: actions, and plans followed by actions (RT-2, section 4.4), which point at things (sim/plans.py).
 ROBOT: Mapping[str, float] = {"tabletop_robot_action": 0.4, "tabletop_robot_plan": 0.6}
 
 

@@ -20,7 +20,7 @@ from rt2_jax.errors import UserError
 from rt2_jax.evaluate import text_metrics
 from rt2_jax.evaluate.results import ActionScores, DimensionError, Metric, Sample, WebScores
 from rt2_jax.evaluate.statistics import wilson_interval
-from rt2_jax.evaluate.text_scores import exact_match
+from rt2_jax.evaluate.text_scores import FROM_GRIPPER, exact_match
 from rt2_jax.inputs.prompts import ACTION_MARKER, PLAN_MARKER, plan_prompt, robot_prompt
 from rt2_jax.tokens.action_text import parse_action_text
 from rt2_jax.tokens.vocabulary import Vocabulary
@@ -194,12 +194,14 @@ class Kind:
     score: Callable[[AnsweringPolicy, Sequence[Example], int], tuple[tuple[Metric, ...], list[str]]]
 
 
+_detections_from_gripper = functools.partial(text_metrics.detections, most=FROM_GRIPPER)
+_locations_from_gripper = functools.partial(text_metrics.locations, most=FROM_GRIPPER)
 # In the order in which the report shows them: seeing first.
 KINDS: dict[str, Kind] = {
     "_detect": Kind("detection", functools.partial(_score_text, text_metrics.detections)),
     "_locate": Kind("pointing", functools.partial(_score_text, text_metrics.locations)),
-    "_detect_from_gripper": Kind("detection from gripper", functools.partial(_score_text, text_metrics.detections)),
-    "_locate_from_gripper": Kind("pointing from gripper", functools.partial(_score_text, text_metrics.locations)),
+    "_detect_from_gripper": Kind("detection from gripper", functools.partial(_score_text, _detections_from_gripper)),
+    "_locate_from_gripper": Kind("pointing from gripper", functools.partial(_score_text, _locations_from_gripper)),
     "_vqa": Kind("questions", functools.partial(_score_text, text_metrics.answers)),
     "_caption": Kind("captions", functools.partial(_score_text, text_metrics.descriptions)),
     "_alt_text": Kind("alt text", functools.partial(_score_text, text_metrics.descriptions)),

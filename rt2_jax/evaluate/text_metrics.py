@@ -9,7 +9,7 @@ import numpy as np
 
 from rt2_jax.evaluate.results import Metric
 from rt2_jax.evaluate.statistics import wilson_interval
-from rt2_jax.evaluate.text_scores import exact_match, parse_detections, parse_location, token_f1
+from rt2_jax.evaluate.text_scores import IN_FRAME, exact_match, parse_detections, parse_location, token_f1
 
 # "Within 5%" of the frame's side: 1.9 cm in the middle of the tabletop world's frame, about the size of an object.
 LOCATION_RADIUS = 5.0
@@ -40,14 +40,14 @@ def descriptions(given: Sequence[str], targets: Sequence[str]) -> tuple[Metric, 
     return f1, exact
 
 
-def locations(given: Sequence[str], targets: Sequence[str]) -> tuple[Metric, ...]:
+def locations(given: Sequence[str], targets: Sequence[str], most: int = IN_FRAME) -> tuple[Metric, ...]:
     """Pointing: share within `LOCATION_RADIUS` of the target, mean and median distance of the answers that are places.
 
     Distances are Euclidean, in percent of the frame's side.
     """
     distances = []
     for answer, target in zip(given, targets, strict=True):
-        place, wanted = parse_location(answer), parse_location(target)
+        place, wanted = parse_location(answer, most), parse_location(target, most)
         if place is not None and wanted is not None:
             distances.append(float(np.hypot(place[0] - wanted[0], place[1] - wanted[1])))
     near = sum(distance <= LOCATION_RADIUS for distance in distances)
@@ -61,7 +61,7 @@ def locations(given: Sequence[str], targets: Sequence[str]) -> tuple[Metric, ...
     )
 
 
-def detections(given: Sequence[str], targets: Sequence[str]) -> tuple[Metric, ...]:
+def detections(given: Sequence[str], targets: Sequence[str], most: int = IN_FRAME) -> tuple[Metric, ...]:
     """Detection: recall and precision of named things within `DETECTION_RADIUS`, and recall of names alone.
 
     A thing is found when the answer has one of its name near it; names are unique within an image. Counts are over the
@@ -69,7 +69,7 @@ def detections(given: Sequence[str], targets: Sequence[str]) -> tuple[Metric, ..
     """
     found = named = wanted_count = given_count = 0
     for answer, target in zip(given, targets, strict=True):
-        places, wanted = parse_detections(answer), parse_detections(target)
+        places, wanted = parse_detections(answer, most), parse_detections(target, most)
         given_count += len(places)
         wanted_count += len(wanted)
         for name, (x, y) in wanted.items():

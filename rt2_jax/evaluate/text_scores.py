@@ -32,32 +32,33 @@ def token_f1(answer: str, target: str) -> float:
     return 2.0 * precision * recall / (precision + recall)
 
 
-def parse_location(text: str) -> tuple[int, int] | None:
-    """``"x y"``, two integers of 0..255; None where the text is anything else.
+# Largest coordinate of a place: percent of the frame from its left and top, or from the gripper, which is at 128 128.
+IN_FRAME = 99
+FROM_GRIPPER = 255
 
-    Places in the frame are percent from its left and top; places from the gripper are percent too, with it at 128 128.
-    """
+
+def parse_location(text: str, most: int = IN_FRAME) -> tuple[int, int] | None:
+    """``"x y"``, two integers of 0 to `most`; None where the text is anything else."""
     words = text.strip().removesuffix(".").split()
-    return _place(words) if len(words) == 2 else None
+    return _place(words, most) if len(words) == 2 else None
 
 
-def parse_detections(text: str) -> dict[str, tuple[int, int]]:
-    """``"blue ball 34 56; number 3 50 50"`` -> name -> place, as in `parse_location`.
+def parse_detections(text: str, most: int = IN_FRAME) -> dict[str, tuple[int, int]]:
+    """``"blue ball 34 56; number 3 50 50"`` -> name -> place.
 
-    Parts that are not a name and two integers of 0..255 are passed over; of a repeated name the first place counts.
+    Parts that are not a name and two integers of 0 to `most` are passed over; a repeated name counts where it is first.
     """
     found: dict[str, tuple[int, int]] = {}
     for part in text.removesuffix(".").split(";"):
         words = part.split()
-        name, place = normalise(" ".join(words[:-2])), _place(words[-2:])
+        name, place = normalise(" ".join(words[:-2])), _place(words[-2:], most)
         if name and place is not None:
             found.setdefault(name, place)
     return found
 
 
-def _place(words: Sequence[str]) -> tuple[int, int] | None:
-    """Two words that are integers of 0..255."""
+def _place(words: Sequence[str], most: int) -> tuple[int, int] | None:
     if len(words) != 2 or not all(len(word) <= 3 and word.isascii() and word.isdigit() for word in words):
         return None
     x, y = int(words[0]), int(words[1])
-    return (x, y) if max(x, y) <= 255 else None
+    return (x, y) if max(x, y) <= most else None

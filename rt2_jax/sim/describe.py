@@ -114,7 +114,13 @@ def detection(view: View) -> str:
 
 def detection_from_gripper(view: View) -> str:
     """As `detection`, but of all things but the gripper, each place counted from it, which is at 128 128."""
-    return "; ".join(f"{name} {_place_from_gripper(view, name)}" for name in sorted(set(view.things) - {GRIPPER}))
+    gripper, others = view.percent(GRIPPER), sorted(set(view.things) - {GRIPPER})
+    return "; ".join(f"{name} {place_from_gripper(view.percent(name), gripper)}" for name in others)
+
+
+def place_from_gripper(there: np.ndarray, gripper: np.ndarray) -> str:
+    """``"x y"`` of a place counted from the gripper; both int[2], percent of the frame."""
+    return "{} {}".format(*(GRIPPER_PLACE + there - gripper))
 
 
 def caption(view: View, rng: np.random.Generator, lang: str) -> str:
@@ -166,19 +172,15 @@ def _locates(view: View, rng: np.random.Generator, count: int) -> list[Annotatio
 def _from_gripper(view: View, rng: np.random.Generator, counts: Counts) -> list[Annotation]:
     """Where things are as the robot would need it: seen from its gripper, in percent of the frame."""
     others = sorted(set(view.things) - {GRIPPER})
-    if GRIPPER not in view.things or not others or counts.detect_from_gripper == counts.locate_from_gripper == 0:
+    if GRIPPER not in view.things or not others:
         return []
     everything = Annotation("detect_from_gripper", "en", "", detection_from_gripper(view))
-    chosen = [others[int(i)] for i in rng.permutation(len(others))[: counts.locate_from_gripper]]
-    return [everything] * min(counts.detect_from_gripper, 1) + [
-        Annotation("locate_from_gripper", "en", locatable_name(view.things[name]), _place_from_gripper(view, name))
-        for name in chosen
-    ]
-
-
-def _place_from_gripper(view: View, name: str) -> str:
-    here, there = (tuple(map(int, view.place(thing).split())) for thing in (GRIPPER, name))
-    return " ".join(str(GRIPPER_PLACE + after - before) for before, after in zip(here, there, strict=True))
+    found = [everything] * min(counts.detect_from_gripper, 1)
+    for index in rng.permutation(len(others))[: counts.locate_from_gripper] if counts.locate_from_gripper else ():
+        name = others[int(index)]
+        place = place_from_gripper(view.percent(name), view.percent(GRIPPER))
+        found.append(Annotation("locate_from_gripper", "en", locatable_name(view.things[name]), place))
+    return found
 
 
 def _questions(view: View, rng: np.random.Generator, count: int) -> list[Annotation]:

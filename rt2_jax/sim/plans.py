@@ -8,7 +8,7 @@ reason with places in the frame).
 import numpy as np
 
 from rt2_jax.sim import skills
-from rt2_jax.sim.describe import GRIPPER_PLACE
+from rt2_jax.sim.describe import place_from_gripper
 from rt2_jax.sim.scene import Decal, SceneObject, Task
 from rt2_jax.sim.world import World
 
@@ -24,7 +24,6 @@ def grounded_plan(world: World, task: Task) -> str:
 
     def say(thing: SceneObject | Decal) -> str:
         centre = (thing.x, thing.y, 0.0) if isinstance(thing, Decal) else centres[scene.objects.index(thing)]
-        x, y = GRIPPER_PLACE + world.project(np.asarray(centre)) - gripper
-        return f"{thing.name} at {x} {y}"
+        return f"{thing.name} at {place_from_gripper(world.project(np.asarray(centre)), gripper)}"
 
     return skills.plan(scene, task.skill, task.target, task.reference, say)

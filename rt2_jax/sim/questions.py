@@ -44,7 +44,11 @@ class View:
 
     def place(self, name: str) -> str:
         """``"x y"``: integers 0..99, percent of the frame from its left and its top."""
-        return " ".join(str(int(np.clip(value, 0, 99))) for value in self.positions[name])
+        return "{} {}".format(*self.percent(name))
+
+    def percent(self, name: str) -> np.ndarray:
+        """int[2], as `place` says it."""
+        return np.clip(self.positions[name], 0, 99).astype(int)
 
 
 _GERMAN_THE = {True: "die", False: "der"}

@@ -20,7 +20,7 @@ def token_losses(logits: jax.Array, target: jax.Array, z_loss: float) -> tuple[j
         (float32[B, L] in nats, float32[B, L], bool[B, L]: no token has a larger logit than the target).
     """
     log_z = jax.nn.logsumexp(logits, axis=-1)
-    # Not a gather: a vocabulary cut over devices stays cut. Not an argmax: on a CPU it takes twenty times a maximum.
+    # Not a gather: a vocabulary cut over devices stays cut. Not an argmax: XLA is slow at it on a CPU.
     is_target = target[..., None] == jnp.arange(logits.shape[-1])
     chosen = jnp.sum(jnp.where(is_target, logits, 0.0), axis=-1)
     return log_z - chosen, z_loss * jnp.square(log_z), chosen >= jnp.max(logits, axis=-1)

@@ -7,6 +7,8 @@ import jax
 import optax
 from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
+from rt2_jax.parallel.rules import is_axes
+
 # Scales an orthogonal update to the RMS that AdamW's has, so that one learning rate serves both (section 2.2).
 ADAMW_UPDATE_RMS = 0.2
 # A table of tokens, the head over them and the first look at pixels are no maps between hidden states.
@@ -22,7 +24,7 @@ def scale_by_muon_or(other: optax.GradientTransformation, axes: Any, beta: float
             layer of a stack is a matrix of its own, and all heads together are one.
         beta: the momentum's decay.
     """
-    dimensions = jax.tree.map(matrix_dimensions, axes, is_leaf=lambda leaf: isinstance(leaf, tuple))
+    dimensions = jax.tree.map(matrix_dimensions, axes, is_leaf=is_axes)
     is_matrix = jax.tree.map(_is_dimensions, dimensions, is_leaf=_is_leaf)
     others = jax.tree.map(lambda matrix: not matrix, is_matrix)
     muon = optax.chain(

@@ -128,6 +128,8 @@ TASKS = {
     "tabletop_web_caption": ("captions", "mean token F1", "a photo of a red cube"),
     "tabletop_web_alt_text": ("alt text", "mean token F1", "of a red cube"),
     "tabletop_web_locate": ("pointing", "within 5% of the frame", "34 56"),
+    "tabletop_web_locate_from_gripper": ("pointing from gripper", "within 5% of the frame", "140 110"),
+    "tabletop_web_detect_from_gripper": ("detection from gripper", "recall within 3 cm", "red cube 140 110"),
     "tabletop_web_detect": ("detection", "recall within 3 cm", "red cube 34 56; robot gripper 40 30"),
     "their_ocr": ("their_ocr", "exact match", "EXIT"),
 }

@@ -5,7 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rt2_jax.evaluate import text_metrics
-from rt2_jax.evaluate.text_scores import exact_match, normalise, parse_detections, parse_location, token_f1
+from rt2_jax.evaluate.text_scores import (
+    FROM_GRIPPER,
+    exact_match,
+    normalise,
+    parse_detections,
+    parse_location,
+    token_f1,
+)
 from rt2_jax.sim.render import make_camera
 
 WORDS = st.sampled_from(["red", "ball", "7", "50", "50;", "99;", "100", ".", ";", "-3"])
@@ -27,12 +34,18 @@ def test_token_f1_of_known_pairs():
     assert token_f1("...", "") == 1.0
 
 
-def test_places_are_two_integers():
+def test_places_are_two_integers_of_the_frame():
     assert parse_location("34 56") == (34, 56)
     assert parse_location(" 0 99.") == (0, 99)
-    assert parse_location("128 255") == (128, 255)
-    for text in ("34", "34 56 78", "256 3", "-3 4", "x 34 56", ""):
+    for text in ("34", "34 56 78", "100 3", "-3 4", "x 34 56", ""):
         assert parse_location(text) is None, text
+
+
+def test_places_from_the_gripper_reach_further():
+    assert parse_location("128 255", FROM_GRIPPER) == (128, 255)
+    assert parse_location("256 3", FROM_GRIPPER) is None
+    assert parse_detections("red cube 140 110; pink star 20 300", FROM_GRIPPER) == {"red cube": (140, 110)}
+    assert parse_detections("red cube 140 110") == {}
 
 
 def test_detections_skip_what_they_cannot_read():
