@@ -21,6 +21,7 @@ from rt2_jax.data.seqio_vocabulary import SeqioVocabulary
 from rt2_jax.data.tfds_folder import INFO_NAME
 from rt2_jax.errors import UserError
 from rt2_jax.inputs import prompts
+from rt2_jax.sim.lexicon import GRIPPER
 from rt2_jax.tokens import Vocabulary, action_text
 
 # What the target of a robot task is: the action alone, or a plan in words and then the action.
@@ -201,8 +202,8 @@ _WEB_PROMPTS: Mapping[str, Callable[[Mapping[str, str]], str]] = {
     "alt_text": _alt_text_prompt,
     "detect": lambda row: prompts.detection_prompt(),
     "locate": lambda row: prompts.locate_prompt(row["question"]),
-    "detect_from_gripper": lambda row: prompts.detection_prompt(origin="robot gripper"),
-    "locate_from_gripper": lambda row: prompts.locate_prompt(row["question"], origin="robot gripper"),
+    "detect_from_gripper": lambda row: prompts.detection_prompt(origin=GRIPPER),
+    "locate_from_gripper": lambda row: prompts.locate_prompt(row["question"], origin=GRIPPER),
 }
 
 

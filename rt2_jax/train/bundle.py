@@ -23,7 +23,7 @@ from rt2_jax.models.backbone import Backbone, make_backbone
 from rt2_jax.models.config import ModelConfig
 from rt2_jax.tokens.grammar import build_grammar
 from rt2_jax.tokens.vocabulary import Vocabulary
-from rt2_jax.train.full_disk import raise_if_disk_full
+from rt2_jax.train.full_disk import check_space, raise_if_disk_full
 
 BUNDLE_FORMAT = 1
 BUNDLE_FILE = "bundle.json"
@@ -119,6 +119,7 @@ def save_bundle(
     temporary = directory.with_name(directory.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     stored = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
+    check_space(directory, stored)
     try:
         temporary.mkdir(parents=True)
         with ocp.StandardCheckpointer() as checkpointer:

@@ -19,7 +19,7 @@ from rt2_jax.train.bundle import (
     model_hash,
     why_incomplete,
 )
-from rt2_jax.train.full_disk import raise_if_disk_full
+from rt2_jax.train.full_disk import check_space, raise_if_disk_full
 from rt2_jax.train.state import TrainState
 
 
@@ -66,10 +66,12 @@ class Checkpoints:
         """Starts saving; returns once the arrays are copied off the devices. A step already saved is left alone.
 
         Raises:
-            UserError: this save or the one before found the disk full. The last complete step still loads.
+            UserError: the disk has no room for this save, or the one before found none. The last complete step still
+                loads.
         """
         if progress.step in self._manager.all_steps():
             return
+        check_space(self._directory, (state.params, state.opt_state))
         try:
             self._manager.save(
                 progress.step,

@@ -1,9 +1,12 @@
-"""A full disk told in one line: which errors come from one, and Orbax's own reports of it kept quiet."""
+"""A full disk told in one line: looked for before arrays are written, and recognised where it comes all the same."""
 
 import errno
-import logging
 import os
 import pathlib
+import shutil
+from typing import Any
+
+import jax
 
 from rt2_jax.errors import UserError
 
@@ -11,26 +14,27 @@ from rt2_jax.errors import UserError
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def is_disk_full(error: BaseException) -> bool:
-    """Whether `error`, or what caused it, comes from a full disk; Orbax reports it in several guises."""
+def check_space(directory: pathlib.Path, arrays: Any) -> None:
+    """Raises a UserError when the disk under `directory` has less room than the arrays of a tree take.
+
+    Orbax finds out in the middle of writing, and its threads then print tracebacks of their own. The arrays count
+    whole, once: several hosts write their shards to one folder.
+    """
+    needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(arrays))
+    parent = next(path for path in (directory, *directory.parents) if path.exists())
+    free = shutil.disk_usage(parent).free
+    if free < needed:
+        raise UserError(
+            f"no space left for {directory}: {needed / 1e6:,.1f} MB are needed, {free / 1e6:,.1f} MB are free; "
+            "free some, then run the same command again"
+        )
+
+
+def raise_if_disk_full(error: BaseException, directory: pathlib.Path) -> None:
+    """Raises a UserError when `error`, or what caused it, comes from a full disk; Orbax has several guises for it."""
     cause: BaseException | None = error
     while cause is not None:
         number, text = getattr(cause, "errno", None), str(cause)
         if number in DISK_FULL or any(os.strerror(known) in text for known in DISK_FULL):
-            return True
+            raise UserError(f"no space left for {directory}; free some, then run the same command again") from error
         cause = cause.__cause__ or cause.__context__
-    return False
-
-
-def raise_if_disk_full(error: BaseException, directory: pathlib.Path) -> None:
-    """Raises a UserError when `error` comes from a full disk."""
-    if is_disk_full(error):
-        raise UserError(f"no space left for {directory}; free some, then run the same command again") from error
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    return not (record.exc_info and record.exc_info[1] and is_disk_full(record.exc_info[1]))
-
-
-# Orbax's threads log the traceback of a failed write, each its own, before the error reaches `raise_if_disk_full`.
-logging.getLogger("absl").addFilter(_is_news)

@@ -32,7 +32,7 @@ from rt2_jax.train.bundle import (
 )
 from rt2_jax.train.checkpoint import Checkpoints, Progress
 from rt2_jax.train.config import TrainConfig
-from rt2_jax.train.full_disk import raise_if_disk_full
+from rt2_jax.train.full_disk import check_space, raise_if_disk_full
 from rt2_jax.train.hosts import join_hosts
 from rt2_jax.train.integers import order_integers
 from rt2_jax.train.losses import SUMS, summarize
@@ -77,6 +77,7 @@ def _train(config: TrainConfig, workdir: pathlib.Path) -> int:
     program = make_program(config, backbone, len(weights), mesh)
     data = Data(config, weights, program, vocabulary.sha256)
     data.check()
+    check_space(workdir, (program.state.params, program.state.opt_state))
     lengths = {"prompt_len": config.prompt_len, "target_len": config.target_len}
     meta = bundle_meta(model, vocabulary, card, ActionBins(card.space), tasks=weights, **lengths)
     with partitioned(mesh):

@@ -1,6 +1,8 @@
 """A bundle loads to what was saved, says what it is, and refuses what does not fit."""
 
 import json
+import shutil
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -68,6 +70,15 @@ def test_it_can_be_moved_and_names_no_place(bundle, parts, tmp_path):
 def test_writing_again_replaces_it_and_leaves_nothing_beside(bundle, parts, tmp_path):
     save_bundle(bundle, parts[0], {**parts[1], "step": 8}, parts[2])
     assert load_bundle(bundle).meta["step"] == 8
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_one_that_cannot_fit_is_refused_and_the_old_one_stays(bundle, parts, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000 - 1))
+    weights = {"kernel": np.zeros((500, 500), np.float32)}
+    with pytest.raises(UserError, match=r"no space left for .*bundle: 1\.0 MB are needed, 1\.0 MB are free; free some"):
+        save_bundle(bundle, weights, *parts[1:])
+    assert load_bundle(bundle).meta["step"] == 7
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 

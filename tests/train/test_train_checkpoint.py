@@ -3,6 +3,7 @@
 import json
 import resource
 import shutil
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -120,6 +121,21 @@ def test_a_full_disk_is_told_and_the_last_step_still_loads(run_dir):
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert_is(restore(run_dir), 6)
+
+
+def test_a_save_that_cannot_fit_is_refused_before_it_is_begun(run_dir, monkeypatch):
+    needed = sum(leaf.nbytes for leaf in jax.tree.leaves((state(8).params, state(8).opt_state)))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=needed - 1))
+    with (
+        Checkpoints(run_dir, META) as checkpoints,
+        pytest.raises(UserError, match=r"no space left for .*MB are needed, .*MB are free; free some"),
+    ):
+        checkpoints.save(state(8), Progress(8, 64))
+    assert sorted(path.name for path in (run_dir / "checkpoints").iterdir()) == ["4", "6"]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=needed))
+    with Checkpoints(run_dir, META) as checkpoints:
+        checkpoints.save(state(8), Progress(8, 64))
+    assert_is(restore(run_dir), 8)
 
 
 def test_a_full_disk_is_known_in_the_words_of_tensorstore():

@@ -1,7 +1,9 @@
 """Whole runs: they learn, stop cleanly, and go on exactly where they stopped."""
 
 import dataclasses
+import shutil
 import signal
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -130,6 +132,13 @@ def test_what_does_not_fit_the_data_is_refused_before_anything_compiles(small_fi
     ):
         with pytest.raises(UserError, match=message):
             train(make_config({**small_fields, **change}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_disk_without_room_for_a_checkpoint_is_told_before_anything_compiles(small_fields, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(UserError, match=r"no space left for .*run: .* MB are needed, 0\.0 MB are free; free some"):
+        train(make_config(small_fields), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

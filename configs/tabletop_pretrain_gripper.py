@@ -1,0 +1,30 @@
+"""Stage 3 of the small VLM: places counted from the robot's gripper, as plans point with, beside all the rest.
+
+rt2 train --config configs/tabletop_pretrain_gripper.py --workdir runs/vlm
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = ml_collections.ConfigDict()
+    config.model = "tiny"
+    config.data_dir = "runs/data"
+    config.mixture = "tabletop_web_only"
+    config.batch_size = 32
+    config.steps = 4000
+    config.prompt_len = 48
+    config.target_len = 56
+    config.init_from = "runs/web"
+    config.optimizer = {
+        "name": "muon",
+        "learning_rate": 1.5e-3,
+        "schedule": "cosine",
+        "warmup_steps": 100,
+        "beta2": 0.98,
+        "weight_decay": 1e-2,
+        "clip_norm": 1.0,
+    }
+    config.eval_every = 500
+    config.checkpoint_every = 500
+    return config
