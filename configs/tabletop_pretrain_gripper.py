@@ -1,4 +1,4 @@
-"""Stage 3 of the small VLM: places counted from the robot's gripper, as plans point with, beside all the rest.
+"""Stage 3 of the small VLM: places counted from under the robot's gripper, as plans point, beside all the rest.
 
 rt2 train --config configs/tabletop_pretrain_gripper.py --workdir runs/vlm
 """
@@ -12,7 +12,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data_dir = "runs/data"
     config.mixture = "tabletop_web_only"
     config.batch_size = 32
-    config.steps = 4000
+    config.steps = 3200
     config.prompt_len = 48
     config.target_len = 56
     config.init_from = "runs/web"

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from rt2_jax.sim import questions, skills
-from rt2_jax.sim.lexicon import GRIPPER, LANGUAGES, SURFACES, enumeration, phrase
+from rt2_jax.sim.lexicon import GRIPPER, LANGUAGES, SURFACES, UNDER_GRIPPER, enumeration, phrase
 from rt2_jax.sim.questions import View
 from rt2_jax.sim.references import references
 from rt2_jax.sim.scene import Decal, Scene, SceneObject
@@ -19,8 +19,8 @@ from rt2_jax.sim.wordings import DIRECTIONS, INSTRUCTIONS
 KINDS: tuple[str, ...] = (
     "detect", "locate", "vqa", "caption", "alt_text", "detect_from_gripper", "locate_from_gripper",
 )  # fmt: skip
-# Places counted from the gripper have it here: the middle of the integers 0..255, and of an action's bins.
-GRIPPER_PLACE = 128
+# Places counted from the spot under the gripper have it here: the middle of the integers 0..255, and of action bins.
+SPOT_PLACE = 128
 # English and the rest: RT-2's instructions are English, its web data is not only that.
 _LANGUAGE_SHARES = (0.55, 0.15, 0.15, 0.15)
 _CAPTIONS: dict[str, tuple[str, ...]] = {
@@ -35,7 +35,7 @@ _CAPTIONS: dict[str, tuple[str, ...]] = {
     "fr": ("une photo avec {a} {surface}", "on voit {a} {surface}", "{a} {surface}"),
     "es": ("una foto con {a} {surface}", "la imagen muestra {a} {surface}", "{a} {surface}"),
 }
-_UNDER_GRIPPER: dict[str, tuple[str, ...]] = {
+_BELOW_GRIPPER: dict[str, tuple[str, ...]] = {
     "en": ("a robot gripper above {a} {surface}", "a robot at work with {a} {surface}"),
     "de": ("ein Greifer und {a} {surface}",),
     "fr": ("une pince et {a} {surface}",),
@@ -87,7 +87,8 @@ def annotate(
 
     Args:
       positions: name -> (x, y) in percent of the frame from its left and top, for every visible object and decal and,
-        under `GRIPPER`, the gripper. What is not in it is never named.
+        under `GRIPPER`, the gripper and, under `UNDER_GRIPPER`, the spot on the table below it. What is not in it is
+        never named.
       rng: chooses what is said, in which words and languages.
       counts: how many of each kind; fewer if the scene has not as many to say.
 
@@ -113,14 +114,18 @@ def detection(view: View) -> str:
 
 
 def detection_from_gripper(view: View) -> str:
-    """As `detection`, but of all things but the gripper, each place counted from it, which is at 128 128."""
-    gripper, others = view.percent(GRIPPER), sorted(set(view.things) - {GRIPPER})
-    return "; ".join(f"{name} {place_from_gripper(view.percent(name), gripper)}" for name in others)
+    """As `detection`, each place counted from the spot under the gripper; where the gripper is tells how high it is."""
+    spot = view.percent(UNDER_GRIPPER)
+    return "; ".join(f"{name} {place_from_gripper(view.percent(name), spot)}" for name in sorted(view.things))
 
 
-def place_from_gripper(there: np.ndarray, gripper: np.ndarray) -> str:
-    """``"x y"`` of a place counted from the gripper; both int[2], percent of the frame."""
-    return "{} {}".format(*(GRIPPER_PLACE + there - gripper))
+def place_from_gripper(there: np.ndarray, spot: np.ndarray) -> str:
+    """``"x y"`` of a place counted from the spot on the table under the gripper, which is at 128 128.
+
+    Both int[2], percent of the frame. From the gripper itself a thing's place would say little of how far it is: the
+    higher the gripper, the further up the frame it is seen.
+    """
+    return "{} {}".format(*(SPOT_PLACE + there - spot))
 
 
 def caption(view: View, rng: np.random.Generator, lang: str) -> str:
@@ -131,7 +136,7 @@ def caption(view: View, rng: np.random.Generator, lang: str) -> str:
         chosen = [phrase(lang, GRIPPER)]
     wordings = _CAPTIONS[lang]
     if GRIPPER in view.things and things and rng.random() < 0.4:
-        wordings = _UNDER_GRIPPER[lang]
+        wordings = _BELOW_GRIPPER[lang]
     return wordings[int(rng.integers(len(wordings)))].format(
         a=enumeration(lang, [words.a for words in chosen]),
         a_acc=enumeration(lang, [words.a_acc for words in chosen]),
@@ -172,13 +177,13 @@ def _locates(view: View, rng: np.random.Generator, count: int) -> list[Annotatio
 def _from_gripper(view: View, rng: np.random.Generator, counts: Counts) -> list[Annotation]:
     """Where things are as the robot would need it: seen from its gripper, in percent of the frame."""
     others = sorted(set(view.things) - {GRIPPER})
-    if GRIPPER not in view.things or not others:
+    if GRIPPER not in view.things or UNDER_GRIPPER not in view.positions or not others:
         return []
     everything = Annotation("detect_from_gripper", "en", "", detection_from_gripper(view))
     found = [everything] * min(counts.detect_from_gripper, 1)
     for index in rng.permutation(len(others))[: counts.locate_from_gripper] if counts.locate_from_gripper else ():
         name = others[int(index)]
-        place = place_from_gripper(view.percent(name), view.percent(GRIPPER))
+        place = place_from_gripper(view.percent(name), view.percent(UNDER_GRIPPER))
         found.append(Annotation("locate_from_gripper", "en", locatable_name(view.things[name]), place))
     return found
 

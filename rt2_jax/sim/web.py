@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from rt2_jax.sim.describe import DEFAULT_COUNTS, Annotation, Counts, annotate
-from rt2_jax.sim.lexicon import GRIPPER
+from rt2_jax.sim.lexicon import GRIPPER, UNDER_GRIPPER
 from rt2_jax.sim.mjcf import FINGER_TRAVEL
 from rt2_jax.sim.sampling import wide_scene
 from rt2_jax.sim.scene import Scene
@@ -74,8 +74,8 @@ def web_example(seed: int, image_size: int) -> WebExample:
 def visible_positions(world: World) -> dict[str, tuple[float, float]]:
     """Where the visible things of the world's scene are: name -> (x, y) percent of the frame from its left and top.
 
-    Objects are where their centres are, the gripper where its grasp point is. Things out of the frame, and things that
-    the gripper covers by more than `MOST_COVERED`, are left out.
+    Objects are where their centres are, the gripper where its grasp point is; `UNDER_GRIPPER` is the spot on the table
+    below it. Things out of the frame, and things that the gripper covers by more than `MOST_COVERED`, are left out.
     """
     scene = world.scene
     centres = world.object_positions()
@@ -86,8 +86,8 @@ def visible_positions(world: World) -> dict[str, tuple[float, float]]:
         centre = np.array([decal.x, decal.y, 0.0])
         _see(world, positions, decal.name, centre, square(centre, 0.4 * decal.size))
     if scene.gripper is not None:
-        point = world.gripper_pose()[0]
-        _see(world, positions, GRIPPER, point, None)
+        _see(world, positions, GRIPPER, world.gripper_pose()[0], None)
+        _see(world, positions, UNDER_GRIPPER, world.under_gripper(), None)
     return positions
 
 

@@ -95,6 +95,11 @@ class World:
         closed = float(np.clip(1 - 2 * opening / FINGER_TRAVEL, -1, 1))
         return self._data.xpos[HAND].copy(), rotation_rpy(matrix), closed
 
+    def under_gripper(self) -> np.ndarray:
+        """The spot on the table straight below the grasp point, float64[3] (metres)."""
+        x, y, _ = self.gripper_pose()[0]
+        return np.array((x, y, 0.0))
+
     def project(self, xyz: np.ndarray) -> np.ndarray:
         """World points float[..., 3] -> int32[..., 2]: percent of the frame (0..99) from the left and from the top."""
         return self.camera.percent(xyz)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from rt2_jax.sim import describe, lexicon, questions, references
 from rt2_jax.sim.corpus import corpus, rough_positions
 from rt2_jax.sim.describe import Counts, annotate
+from rt2_jax.sim.lexicon import UNDER_GRIPPER
 from rt2_jax.sim.questions import View
 from rt2_jax.sim.sampling import wide_scene
 from rt2_jax.sim.scene import Decal, Environment, GripperPose, Scene, SceneObject
@@ -31,6 +32,7 @@ POSITIONS = {
     "number 3": (22.0, 78.0),
     "blue zone": (50.0, 50.0),
     "robot gripper": (50.0, 45.0),
+    UNDER_GRIPPER: (50.9, 60.2),
 }
 MANY = Counts(locate=20, vqa=20, caption=8, alt_text=8)
 
@@ -43,18 +45,20 @@ def _answers(scene, positions, kind, lang="en", tries=40):
 
 def _scene(seed):
     scene = wide_scene(np.random.default_rng(seed))
-    return scene, rough_positions(scene)
+    return scene, {**rough_positions(scene), UNDER_GRIPPER: (40.7, 61.2)}
 
 
 def test_detection_names_everything_in_alphabetical_order():
     expected = "blue ball 78 22; blue zone 50 50; number 3 22 78; red cube 22 22; red star 78 78; robot gripper 50 45"
     assert describe.detection(View(SCENE, POSITIONS)) == expected
-    from_gripper = "blue ball 156 105; blue zone 128 133; number 3 100 161; red cube 100 105; red star 156 161"
-    assert describe.detection_from_gripper(View(SCENE, POSITIONS)) == from_gripper
+    from_spot = "blue ball 156 90; blue zone 128 118; number 3 100 146; red cube 100 90; red star 156 146; "
+    assert describe.detection_from_gripper(View(SCENE, POSITIONS)) == from_spot + "robot gripper 128 113"
 
 
-@pytest.mark.parametrize("unseen", [{"robot gripper"}, POSITIONS.keys() - {"robot gripper"}])
-def test_nothing_is_placed_from_a_gripper_without_both(unseen):
+@pytest.mark.parametrize(
+    "unseen", [{"robot gripper"}, {UNDER_GRIPPER}, POSITIONS.keys() - {"robot gripper", UNDER_GRIPPER}]
+)
+def test_nothing_is_placed_from_a_gripper_without_something_and_its_spot(unseen):
     positions = {name: place for name, place in POSITIONS.items() if name not in unseen}
     kinds = {a.kind for a in annotate(SCENE, positions, np.random.default_rng(0), MANY)}
     assert "detect" in kinds and not any(kind.endswith("from_gripper") for kind in kinds)
@@ -121,6 +125,7 @@ def test_annotations_are_true_and_well_formed(seed):
     keys = [(a.kind, a.lang, a.question) for a in found if a.kind in ("locate", "locate_from_gripper", "vqa")]
     assert len(set(keys)) == len(keys)
     places = {name: f"{int(np.clip(x, 0, 99))} {int(np.clip(y, 0, 99))}" for name, (x, y) in positions.items()}
+    spot = _numbers(places.pop(UNDER_GRIPPER))
     described = {reference.text: reference.name for reference in references.references(scene)}
     for annotation in found:
         question, target = annotation.question, annotation.target
@@ -134,13 +139,10 @@ def test_annotations_are_true_and_well_formed(seed):
                 assert target == places[name]
             case "detect_from_gripper":
                 seen = re.findall(r"(\D+) (\d+) (\d+)(?:; )?", _spaced_letters(target))
-                gripper = _numbers(places["robot gripper"])
-                assert {
-                    name: f"{int(x) - 128 + gripper[0]} {int(y) - 128 + gripper[1]}" for name, x, y in seen
-                } == _spaced({name: place for name, place in places.items() if name != "robot gripper"})
+                counted = {name: f"{int(x) - 128 + spot[0]} {int(y) - 128 + spot[1]}" for name, x, y in seen}
+                assert counted == _spaced(places)
             case "locate_from_gripper":
-                pairs = zip(_numbers(target), _numbers(places["robot gripper"]), strict=True)
-                place = " ".join(str(there - 128 + gripper) for there, gripper in pairs)
+                place = " ".join(str(there - 128 + here) for there, here in zip(_numbers(target), spot, strict=True))
                 assert place == places[question.removeprefix("portrait of ")]
             case "alt_text":
                 count, text = question.split("|")

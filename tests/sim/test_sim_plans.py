@@ -27,7 +27,7 @@ def test_a_plan_says_what_detection_from_the_gripper_says(world, skill):
         scene, task = sample_task("train", skill, seed)
         world.reset(scene)
         plan = grounded_plan(world, task)
-        assert re.sub(r" at \d+ \d+", "", plan) == task.plan
+        assert re.sub(r" at \d+ \d+", "", plan) == f"{task.plan}, robot gripper"
         seen = describe.detection_from_gripper(View(scene, web.visible_positions(world))).split("; ")
         for place in re.findall(r"[a-z]+ [a-z]+ at \d+ \d+", plan):
             name, at = place.split(" at ")
@@ -46,3 +46,15 @@ def test_places_move_as_the_gripper_does(world):
         world.step(np.array((0, 0.04, 0, 0, 0, 0, 0, -1.0)))
     right = np.diff(places, axis=0)[:, 0]
     assert (right < -5).all()  # the gripper went right, so the thing lies further left of it
+
+
+def test_a_plan_tells_how_high_the_gripper_is_and_not_how_far_the_thing_is(world):
+    scene, task = sample_task("train", "reach", 3)
+    world.reset(scene)
+    places = []
+    for _ in range(3):
+        places.append([int(number) for number in re.findall(r"\d+", grounded_plan(world, task))])
+        world.step(np.array((0, 0, 0, 0.02, 0, 0, 0, -1.0)))
+    thing_x, thing_y, gripper_x, gripper_y = np.diff(places, axis=0).T
+    assert (gripper_y <= -2).all()  # the gripper went up: in the frame, away from the spot under it
+    assert (np.abs([thing_x, thing_y]) <= 1).all()  # which is as far from the thing as it was
