@@ -1,6 +1,6 @@
-"""Co-fine-tuning at 50% robot, for as long as the shipped policy (data/checkpoints/tabletop_rt2) was trained.
+"""Co-fine-tuning at 50% robot from the shipped VLM: what the two ablations are compared with (RT-2, section 4.3).
 
-rt2 train --config configs/tabletop_cofinetune.py --workdir runs/rt2
+rt2 train --config configs/tabletop_cofinetune.py --workdir runs/cofinetune
 """
 
 import ml_collections

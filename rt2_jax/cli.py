@@ -95,6 +95,10 @@ def _add_data(verbs) -> None:
     build.add_argument("--web-images", type=int, default=20000, help="web images for training (default 20000)")
     build.add_argument("--image-size", type=int, default=96, help="side of a frame in pixels (default 96)")
     build.add_argument("--seed", type=int, default=0, help="another seed, other scenes (default 0)")
+    build.add_argument(
+        "--noise", type=float, default=0.15,
+        help="chance a step that the arm is thrown off the expert's path, whose way back is then shown (default 0.15)",
+    )  # fmt: skip
     build.add_argument("--workers", type=int, default=2, help="rendering processes (default 2)")
     build.add_argument("--overwrite", action="store_true", help="replace datasets built with other arguments")
 
@@ -136,6 +140,7 @@ def _data_build(arguments) -> None:
         web_images=arguments.web_images,
         image_size=arguments.image_size,
         seed=arguments.seed,
+        noise=arguments.noise,
         workers=arguments.workers,
         overwrite=arguments.overwrite,
     )

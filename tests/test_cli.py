@@ -100,6 +100,12 @@ def test_missing_image(tmp_path, capsys):
     assert "none.png" in one_line(arguments, capsys)
 
 
+def test_noise_that_is_no_probability(tmp_path, capsys):
+    asked = ["data", "build", "--data", tmp_path / "data", "--noise", "2"]
+    assert "noise is 2.0; choose 0.0 to 1.0" in one_line(asked, capsys)
+    assert not (tmp_path / "data").exists()
+
+
 def test_an_unrecognised_argument_stops_before_any_work(tmp_path):
     with pytest.raises(SystemExit) as stop:
         main(["data", "build", "--data", str(tmp_path / "data"), "--colour", "red"])

@@ -1,0 +1,32 @@
+"""The shipped policy, data/checkpoints/tabletop_rt2: the demo's run, trained for longer on more and rougher robot data.
+
+rt2 data build --data runs/data --robot-episodes 4000 --web-images 32000 --noise 0.3
+rt2 data prepare --data runs/data --mixture tabletop_cofinetune_50
+rt2 train --config configs/tabletop_rt2.py --workdir runs/rt2
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = ml_collections.ConfigDict()
+    config.model = "tiny"
+    config.data_dir = "runs/data"
+    config.mixture = "tabletop_cofinetune_50"
+    config.batch_size = 32
+    config.steps = 4000
+    config.prompt_len = 48
+    config.target_len = 40
+    config.init_from = "runs/demo/run"
+    config.optimizer = {
+        "name": "muon",
+        "learning_rate": 1e-3,
+        "schedule": "cosine",
+        "warmup_steps": 100,
+        "beta2": 0.98,
+        "weight_decay": 1e-2,
+        "clip_norm": 1.0,
+    }
+    config.eval_every = 500
+    config.checkpoint_every = 500
+    return config
