@@ -5,17 +5,19 @@ import pathlib
 
 import pytest
 
-from rt2_jax.data.mixtures import mixture_weights
+from rt2_jax.data.mixtures import MIXTURES
 from rt2_jax.models.sizes import get_config
 from rt2_jax.train.config import load_config
+from rt2_jax.train.resolve import task_weights
 
+TASKS = {task for weights in MIXTURES.values() for task in weights}
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_config(path):
     config = load_config(path)
-    assert mixture_weights(config.mixture)
+    assert set(task_weights(config)) <= TASKS
     assert get_config(config.model).name == config.model
     assert f"rt2 train --config configs/{path.name}" in ast.get_docstring(ast.parse(path.read_text()))
 
