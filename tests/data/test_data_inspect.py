@@ -18,8 +18,8 @@ def test_inspect_counts_shares_and_draws(tmp_path, prepared):
     assert ["tabletop_robot_action", "train", "40", "0", "1", "4", "8", "px"] in lines
     assert ["tabletop_robot_plan", "train", "40", "1,234", "1", "4", "8", "px"] in lines
     assert ["tabletop_robot_plan", "validation", "3", "0", "1", "4", "8", "px"] in lines
-    # 40% of 64 is 25.6.
-    assert ["tabletop_robot_action", "40.0%", "25", "or", "26"] in lines
+    # 20% of 64 is 12.8.
+    assert ["tabletop_robot_action", "20.0%", "12", "or", "13"] in lines
     assert "tabletop_cofinetune_50" not in text
 
     with Image.open(tmp_path / "inspect.png") as sheet:
