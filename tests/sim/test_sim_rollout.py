@@ -24,7 +24,7 @@ def test_an_episode_holds_frames_and_the_actions_taken_on_them(world):
     steps = len(episode.actions)
     assert episode.success and episode.skill == "pick"
     assert len(episode.plans) == steps
-    assert all(re.fullmatch(rf"{TASK.plan} at \d+ \d+", plan) for plan in episode.plans)
+    assert all(re.fullmatch(rf"{TASK.plan} at \d+ \d+, robot gripper at \d+ \d+", plan) for plan in episode.plans)
     assert episode.images.shape == (steps, 48, 48, 3) and episode.images.dtype == np.uint8
     assert episode.actions.shape == (steps, 8) and episode.actions.dtype == np.float32
     assert episode.actions[:, 0].tolist() == [0.0] * (steps - 1) + [1.0]
