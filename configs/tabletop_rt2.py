@@ -1,5 +1,6 @@
 """The shipped policy, data/checkpoints/tabletop_rt2: the demo's run, trained for longer on more and rougher robot data.
 
+make demo
 rt2 data build --data runs/data --robot-episodes 4000 --web-images 32000 --noise 0.3
 rt2 data prepare --data runs/data --mixture tabletop_cofinetune_50
 rt2 train --config configs/tabletop_rt2.py --workdir runs/rt2

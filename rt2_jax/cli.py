@@ -124,8 +124,8 @@ def _add_data(verbs) -> None:
     inspect.add_argument("--out", type=_path, default=None, help="where to write the sheet (default DATA/inspect.png)")
 
     vocabulary = _verb(
-        kinds, "vocabulary", _data_vocabulary, "train the shipped SentencePiece vocabulary again",
-        "From the world's own corpus; the same corpus gives the same file.",
+        kinds, "vocabulary", _data_vocabulary, "train a SentencePiece vocabulary on the world's own corpus",
+        "The same corpus gives the same file; the shipped one was trained on an earlier state of it.",
     )  # fmt: skip
     vocabulary.add_argument("--out", type=_path, required=True, help="the .model file to write")
 

@@ -181,7 +181,7 @@ def _from_gripper(view: View, rng: np.random.Generator, counts: Counts) -> list[
         return []
     everything = Annotation("detect_from_gripper", "en", "", detection_from_gripper(view))
     found = [everything] * min(counts.detect_from_gripper, 1)
-    for index in rng.permutation(len(others))[: counts.locate_from_gripper] if counts.locate_from_gripper else ():
+    for index in rng.permutation(len(others))[: counts.locate_from_gripper]:
         name = others[int(index)]
         place = place_from_gripper(view.percent(name), view.percent(UNDER_GRIPPER))
         found.append(Annotation("locate_from_gripper", "en", locatable_name(view.things[name]), place))

@@ -13,7 +13,7 @@ from rt2_jax.sim.scene import Decal, SceneObject
 
 LANGUAGES: tuple[str, ...] = ("en", "de", "fr", "es")
 GRIPPER = "robot gripper"
-# The spot on the table straight below it, where the shadows of its fingers meet. It has a place but is never named.
+# The spot on the table straight below it, between the shadows of its fingers. It has a place but is never named.
 UNDER_GRIPPER = "spot under the robot gripper"
 
 

@@ -33,7 +33,7 @@ def test_a_plan_says_what_detection_from_the_gripper_says(world, skill):
             name, at = place.split(" at ")
             said = [thing for thing in seen if thing.startswith(f"{name} ")]
             assert not said or said == [f"{name} {at}"]
-            compared += len(said)
+            compared += len(said) if name != "robot gripper" else 0
     assert compared >= 6
 
 
