@@ -1,6 +1,6 @@
 """Autoregressive decoding under a grammar, one compiled loop (RT-2, section 3.2, "output constraint").
 
-The encoder and the cross-attention keys and values run once; each row carries its own grammar state and its own
+The images and the prompt are read once (`Backbone.prefill`); each row carries its own grammar state and its own
 `done`, so rows of different modes share a batch and the loop ends when the last of them has.
 """
 
@@ -106,10 +106,37 @@ def make_sampler(
         logprob = jnp.take_along_axis(jax.nn.log_softmax(masked), token[:, None], axis=-1)[:, 0]
         return token.astype(jnp.int32), jnp.where(jnp.isnan(logits).any(-1), jnp.nan, logprob)
 
+    def write(logits, rng, row):
+        """The rows after their next token, `row["step"]`, whose logits are [B, V]."""
+        if logits.shape[-1] != len(token_class):
+            raise UserError(
+                f"the model has {logits.shape[-1]} tokens, the vocabulary {len(token_class)}; "
+                "load the vocabulary it was trained with"
+            )
+        index, state, done, samples = row["step"], row["state"], row["done"], row["samples"]
+        allowed = allowed_tokens(state, max_len - index)
+        token, logprob = choose(logits, allowed, jax.random.fold_in(rng, index))
+        state = jnp.where(done, state, jnp.asarray(next_state)[state, jnp.asarray(token_class)[token]])
+        # An EOS that must come next is written at once: an action costs `width` model calls, not one more.
+        closing = ~done & jnp.asarray(ends_next)[state] & (index + 1 < max_len)
+        tokens = samples.tokens.at[:, index].set(jnp.where(done, samples.tokens[:, index], token))
+        tokens = tokens.at[:, index + 1].set(jnp.where(closing, _EOS, _PAD), mode="drop")
+        state = jnp.where(closing, grammar.end, state)
+        return {
+            "step": index + 1,
+            "state": state,
+            "done": state == grammar.end,
+            "token": token,
+            "samples": Samples(
+                tokens=tokens,
+                lengths=samples.lengths + jnp.where(done, 0, 1 + closing.astype(jnp.int32)),
+                logprob=samples.logprob + jnp.where(done, 0.0, logprob),
+            ),
+        }
+
     def sample(params, images, prompt, start_state, rng):
-        encoded = backbone.encode(params, images, prompt)
         batch = prompt.shape[0]
-        first = {
+        empty = {
             "step": jnp.int32(0),
             "state": start_state.astype(jnp.int32),
             "done": start_state == grammar.end,
@@ -119,42 +146,19 @@ def make_sampler(
                 lengths=jnp.zeros(batch, jnp.int32),
                 logprob=jnp.zeros(batch, jnp.float32),
             ),
-            "cache": backbone.start_cache(params, encoded, max_len),
         }
+        logits, cache = backbone.prefill(params, images, prompt, max_len)
 
         def unfinished(carry):
-            return (carry["step"] < max_len) & ~carry["done"].all()
+            row, _ = carry
+            return (row["step"] < max_len) & ~row["done"].all()
 
         def step(carry):
-            index, state, done, samples = carry["step"], carry["state"], carry["done"], carry["samples"]
-            logits, cache = backbone.decode_step(params, encoded, carry["cache"], carry["token"], index)
-            if logits.shape[-1] != len(token_class):
-                raise UserError(
-                    f"the model has {logits.shape[-1]} tokens, the vocabulary {len(token_class)}; "
-                    "load the vocabulary it was trained with"
-                )
-            allowed = allowed_tokens(state, max_len - index)
-            token, logprob = choose(logits, allowed, jax.random.fold_in(rng, index))
-            state = jnp.where(done, state, jnp.asarray(next_state)[state, jnp.asarray(token_class)[token]])
-            # An EOS that must come next is written at once: an action costs `width` model calls, not one more.
-            closing = ~done & jnp.asarray(ends_next)[state] & (index + 1 < max_len)
-            tokens = samples.tokens.at[:, index].set(jnp.where(done, samples.tokens[:, index], token))
-            tokens = tokens.at[:, index + 1].set(jnp.where(closing, _EOS, _PAD), mode="drop")
-            state = jnp.where(closing, grammar.end, state)
-            return {
-                "step": index + 1,
-                "state": state,
-                "done": state == grammar.end,
-                "token": token,
-                "samples": Samples(
-                    tokens=tokens,
-                    lengths=samples.lengths + jnp.where(done, 0, 1 + closing.astype(jnp.int32)),
-                    logprob=samples.logprob + jnp.where(done, 0.0, logprob),
-                ),
-                "cache": cache,
-            }
+            row, cache = carry
+            logits, cache = backbone.decode_step(params, cache, row["token"], row["step"] - 1)
+            return write(logits, rng, row), cache
 
-        return jax.lax.while_loop(unfinished, step, first)["samples"]
+        return jax.lax.while_loop(unfinished, step, (write(logits, rng, empty), cache))[0]["samples"]
 
     return jax.jit(sample)
 

@@ -8,17 +8,18 @@ import jax
 import jax.numpy as jnp
 
 from rt2_jax.errors import UserError
-from rt2_jax.models.config import ModelConfig
-from rt2_jax.models.encoder_decoder import Cache
-from rt2_jax.models.pali import PAD_ID, Encoded, Pali
+from rt2_jax.models.config import ModelConfig, PrefixLmConfig
+from rt2_jax.models.embedding import PAD_ID
+from rt2_jax.models.pali import Pali
+from rt2_jax.models.palm_e import PalmE
 
 Params = Any  # nested dict of float32 arrays
 
 
 class Backbone(Protocol):
-    """A vision-language model as pure functions.
+    """A vision-language model as pure functions, the same for every wiring.
 
-    B batch, N images, T prompt, L target, S encoder tokens, V vocabulary.
+    B batch, N images, T prompt, L target, V vocabulary.
     """
 
     config: ModelConfig
@@ -40,32 +41,29 @@ class Backbone(Protocol):
     ) -> jax.Array:
         """Teacher-forced logits float32[B, L, V].
 
-        Takes images uint8[B, N, H, W, 3], prompt int32[B, T], target int32[B, L], and shifts right inside: row i sees
-        target[:, :i]. A ``dropout_rng`` switches dropout on.
+        Takes images uint8[B, N, H, W, 3], prompt int32[B, T] padded on the right, target int32[B, L], and shifts right
+        inside: row i sees target[:, :i]. A ``dropout_rng`` switches dropout on.
         """
 
-    def encode(self, params: Params, images: jax.Array, prompt: jax.Array) -> Encoded:
-        """The encoder's output for uint8[B, N, H, W, 3] and int32[B, T]."""
+    def prefill(self, params: Params, images: jax.Array, prompt: jax.Array, max_len: int) -> tuple[jax.Array, Any]:
+        """Logits float32[B, V] of the target's first token, and a cache to decode the others with.
 
-    def start_cache(self, params: Params, encoded: Encoded, max_len: int) -> Any:
-        """An empty cache that can take ``max_len`` tokens."""
+        Takes images uint8[B, N, H, W, 3] and prompt int32[B, T]; the cache serves targets of up to ``max_len`` tokens.
+        """
 
-    def decode_step(
-        self, params: Params, encoded: Encoded, cache: Any, token: jax.Array, index: jax.Array
-    ) -> tuple[jax.Array, Any]:
+    def decode_step(self, params: Params, cache: Any, token: jax.Array, index: jax.Array) -> tuple[jax.Array, Any]:
         """Logits float32[B, V] of the token after ``token`` int32[B], and the cache with ``token`` in it.
 
-        ``token`` stands at position ``index``, one integer for all rows. The first token is the pad, at index 0; an
-        index of max_len or more would overwrite the last place.
+        ``token`` is the target's token number ``index``, one integer for all rows, 0 .. max_len - 2.
         """
 
 
-class PaliBackbone:
-    """`Backbone` of ViT + encoder-decoder (rt2_jax/models/pali.py)."""
+class ModelBackbone:
+    """`Backbone` of a wiring's module: `Pali` or `PalmE`, as the language model asks for."""
 
     def __init__(self, config: ModelConfig):
         self.config = config
-        self._module = Pali(config)
+        self._module = _module(config)
 
     def init(self, rng: jax.Array) -> Params:
         """See `Backbone.init`."""
@@ -82,18 +80,14 @@ class PaliBackbone:
         rngs = None if dropout_rng is None else {"dropout": dropout_rng}
         return self._module.apply({"params": params}, images, prompt, target, rngs=rngs)
 
-    def encode(self, params, images, prompt) -> Encoded:
-        """See `Backbone.encode`."""
+    def prefill(self, params, images, prompt, max_len: int) -> tuple[jax.Array, Any]:
+        """See `Backbone.prefill`."""
         self._check_images(images)
-        return self._module.apply({"params": params}, images, prompt, method="encode")
+        return self._module.apply({"params": params}, images, prompt, max_len, method="prefill")
 
-    def start_cache(self, params, encoded: Encoded, max_len: int) -> Cache:
-        """See `Backbone.start_cache`."""
-        return self._module.apply({"params": params}, encoded, max_len, method="start_cache")
-
-    def decode_step(self, params, encoded: Encoded, cache: Cache, token, index) -> tuple[jax.Array, Cache]:
+    def decode_step(self, params, cache, token, index) -> tuple[jax.Array, Any]:
         """See `Backbone.decode_step`."""
-        return self._module.apply({"params": params}, encoded, cache, token, index, method="decode_step")
+        return self._module.apply({"params": params}, cache, token, index, method="decode_step")
 
     def _boxed(self, rng):
         config = self.config
@@ -110,10 +104,14 @@ class PaliBackbone:
             )
 
 
+def _module(config: ModelConfig) -> nn.Module:
+    return PalmE(config) if isinstance(config.text, PrefixLmConfig) else Pali(config)
+
+
 @functools.cache
 def _jitted_init(config: ModelConfig):
     # Op by op it would take a minute; inside another jit this one dissolves. The scan compiles one block, not all.
-    return jax.jit(Pali(config.replace(scan_unroll=False)).init)
+    return jax.jit(_module(config.replace(scan_unroll=False)).init)
 
 
 def _is_box(leaf: Any) -> bool:
@@ -122,4 +120,4 @@ def _is_box(leaf: Any) -> bool:
 
 def make_backbone(config: ModelConfig) -> Backbone:
     """The backbone of a configuration."""
-    return PaliBackbone(config)
+    return ModelBackbone(config)

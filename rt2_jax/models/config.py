@@ -9,6 +9,7 @@ from rt2_jax.errors import UserError
 COMPUTE_DTYPES = ("float32", "bfloat16")
 REMAT = ("none", "dots", "full")
 ACTIVATIONS = ("gelu", "silu")
+NORMS = ("rms", "layer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,7 @@ class VitConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class TextConfig:
+class EncoderDecoderConfig:
     """A T5 1.1 style encoder-decoder (arXiv 2002.05202 for the gated MLP).
 
     ``per_layer_bias``: a relative-bias table in every layer (umT5) rather than one a stack (T5, mT5).
@@ -67,8 +68,62 @@ class TextConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class PrefixLmConfig:
+    """A decoder-only language model over a prefix (arXiv 1910.10683, 3.2.1): Gemma, Gemma 2 or PaLM.
+
+    ``kv_heads``: heads of keys and values, each shared by ``heads / kv_heads`` queries (1: multi-query).
+    ``query_scale``: multiplies the queries; 0 stands for head_dim ** -0.5.
+    ``parallel_block``: attention and MLP read one norm and are added at once (PaLM, arXiv 2204.02311, section 2).
+    ``norm``: "rms" with scale 1 + s (Gemma), or "layer", a LayerNorm without bias (PaLM).
+    ``post_norms``: what a branch gives is normed before it is added (Gemma 2, arXiv 2408.00118, section 2).
+    ``sliding_window``: the keys that a local layer's query reaches back to, itself included; 0: no layer is local.
+    ``global_every``: with a window, each so-many-th layer sees everything and the others are local.
+    ``attention_softcap``, ``logits_softcap``: x -> cap * tanh(x / cap) on attention and output logits; 0: none.
+    ``scaled_inputs``: the tied table is drawn small and multiplied by width ** 0.5 when it embeds (Gemma); otherwise it
+    is drawn at 1 and multiplied by width ** -0.5 when it scores (PaLM).
+    ``bidirectional_prefix``: prefix tokens see the whole prefix, rather than what stands before them.
+    ``bos_id``, ``separator_id``: tokens that the model puts before and after every prompt; None: no such token.
+    ``image_id``: the token in a prompt whose place an image's tokens take. Images that have no such token, all of them
+    where it is None, stand before the prompt.
+    ``branch_init`` scales the last kernels of the residual branches when they are drawn.
+    """
+
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    mlp: int
+    activation: str = "gelu"
+    rope_theta: float = 10_000.0
+    query_scale: float = 0.0
+    parallel_block: bool = False
+    norm: str = "rms"
+    post_norms: bool = False
+    sliding_window: int = 0
+    global_every: int = 2
+    attention_softcap: float = 0.0
+    logits_softcap: float = 0.0
+    scaled_inputs: bool = True
+    bidirectional_prefix: bool = True
+    bos_id: int | None = None
+    separator_id: int | None = None
+    image_id: int | None = None
+    branch_init: float = 1.0
+    dropout_rate: float = 0.0
+
+
+# What "kind" says of a model's language model in JSON; models written before there were two have no kind.
+TEXT_KINDS = {"encoder_decoder": EncoderDecoderConfig, "prefix_lm": PrefixLmConfig}
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """A PaLI model: ViT tokens of ``num_images`` images, then the prompt, into an encoder-decoder.
+    """A vision-language model: the ViT's tokens of ``num_images`` images and a prompt, answered by a language model.
+
+    The language model decides how they are wired: an encoder-decoder reads image tokens, then the prompt, in its
+    encoder (PaLI, models/pali.py); a prefix LM has them in its prefix (PaLM-E, models/palm_e.py). ``vision`` None, with
+    ``num_images`` 0, is the language model alone.
 
     ``image_size`` is the side of the square frames in pixels; ``vocab_size`` the embedding's rows. ``compute_dtype`` is
     what activations are computed in (parameters and logits are float32). ``remat``: what the backward pass recomputes,
@@ -77,8 +132,8 @@ class ModelConfig:
     """
 
     name: str
-    vision: VitConfig
-    text: TextConfig
+    vision: VitConfig | None
+    text: EncoderDecoderConfig | PrefixLmConfig
     image_size: int
     vocab_size: int
     num_images: int = 1
@@ -87,43 +142,37 @@ class ModelConfig:
     scan_unroll: bool = False
 
     def __post_init__(self):
-        vision, text = self.vision, self.text
-        _require(
-            self.image_size % vision.patch_size == 0,
-            f"image_size {self.image_size} is no multiple of patch_size {vision.patch_size}",
-        )
-        _require(
-            vision.patch_size % 2 ** len(vision.stem_widths) == 0 and min(vision.stem_widths, default=1) > 0,
-            f"stem_widths {vision.stem_widths} must be positive, and patch_size {vision.patch_size} a multiple of "
-            f"{2 ** len(vision.stem_widths)}, for each halves the frame",
-        )
+        _check_vision(self)
+        _check_text(self)
         _require(
             self.compute_dtype in COMPUTE_DTYPES, f"compute_dtype {self.compute_dtype!r} is none of {COMPUTE_DTYPES}"
         )
         _require(self.remat in REMAT, f"remat {self.remat!r} is none of {REMAT}")
-        _require(text.activation in ACTIVATIONS, f"activation {text.activation!r} is none of {ACTIVATIONS}")
-        for owner, rate in (("vision", vision.dropout_rate), ("text", text.dropout_rate)):
-            _require(0.0 <= rate < 1.0, f"{owner} dropout_rate {rate} must be in [0, 1)")
 
     @property
     def tokens_per_image(self) -> int:
-        """Patch tokens that one image gives the encoder."""
-        return (self.image_size // self.vision.patch_size) ** 2
+        """Patch tokens of one image; 0 without a vision tower."""
+        return (self.image_size // self.vision.patch_size) ** 2 if self.vision else 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain dict of numbers, strings and lists."""
         tree = dataclasses.asdict(self)
-        tree["vision"]["stem_widths"] = list(self.vision.stem_widths)
+        if self.vision:
+            tree["vision"]["stem_widths"] = list(self.vision.stem_widths)
+        kind = next(name for name, config in TEXT_KINDS.items() if isinstance(self.text, config))
+        tree["text"] = {"kind": kind, **tree["text"]}
         return tree
 
     @classmethod
     def from_json(cls, tree: Mapping[str, Any]) -> "ModelConfig":
         """The inverse of `to_json`; UserError for an unknown or missing field or a value out of range."""
         tree = dict(tree)
-        vision = dict(tree.pop("vision", {}))
-        vision["stem_widths"] = tuple(vision.get("stem_widths", ()))
-        text = _build(TextConfig, tree.pop("text", {}))
-        return _build(cls, {**tree, "vision": _build(VitConfig, vision), "text": text})
+        vision, text = tree.pop("vision", {}), dict(tree.pop("text", {}))
+        if vision is not None:
+            vision = _build(VitConfig, {**vision, "stem_widths": tuple(vision.get("stem_widths", ()))})
+        kind = text.pop("kind", "encoder_decoder")
+        _require(kind in TEXT_KINDS, f"text kind {kind!r} is none of {tuple(TEXT_KINDS)}")
+        return _build(cls, {**tree, "vision": vision, "text": _build(TEXT_KINDS[kind], text)})
 
     def replace(self, **changes: Any) -> "ModelConfig":
         """A copy with fields changed, those of ``vision`` and ``text`` included by giving a dict for them."""
@@ -131,6 +180,46 @@ class ModelConfig:
             if isinstance(changes.get(part), Mapping):
                 changes[part] = dataclasses.replace(getattr(self, part), **changes[part])
         return dataclasses.replace(self, **changes)
+
+
+def _check_vision(config: ModelConfig) -> None:
+    vision = config.vision
+    if vision is None:
+        _require(config.num_images == 0, f"num_images {config.num_images} needs a vision tower; set it to 0")
+        return
+    _require(config.num_images >= 1, f"num_images {config.num_images} must be 1 or more, or vision None")
+    _require(
+        config.image_size % vision.patch_size == 0,
+        f"image_size {config.image_size} is no multiple of patch_size {vision.patch_size}",
+    )
+    _require(
+        vision.patch_size % 2 ** len(vision.stem_widths) == 0 and min(vision.stem_widths, default=1) > 0,
+        f"stem_widths {vision.stem_widths} must be positive, and patch_size {vision.patch_size} a multiple of "
+        f"{2 ** len(vision.stem_widths)}, for each halves the frame",
+    )
+    _require(0.0 <= vision.dropout_rate < 1.0, f"vision dropout_rate {vision.dropout_rate} must be in [0, 1)")
+
+
+def _check_text(config: ModelConfig) -> None:
+    text = config.text
+    _require(text.activation in ACTIVATIONS, f"activation {text.activation!r} is none of {ACTIVATIONS}")
+    _require(0.0 <= text.dropout_rate < 1.0, f"text dropout_rate {text.dropout_rate} must be in [0, 1)")
+    if isinstance(text, EncoderDecoderConfig):
+        return
+    _require(
+        text.kv_heads > 0 and text.heads % text.kv_heads == 0,
+        f"kv_heads {text.kv_heads} does not divide heads {text.heads}",
+    )
+    _require(text.head_dim % 2 == 0, f"head_dim {text.head_dim} is odd, and rotary positions turn pairs")
+    _require(text.norm in NORMS, f"norm {text.norm!r} is none of {NORMS}")
+    _require(text.sliding_window >= 0, f"sliding_window {text.sliding_window} must be 0 (none) or more")
+    _require(text.global_every >= 1, f"global_every {text.global_every} must be 1 or more")
+    for name in ("bos_id", "separator_id", "image_id"):
+        token = getattr(text, name)
+        _require(
+            token is None or 0 < token < config.vocab_size,
+            f"{name} {token} must be in 1..{config.vocab_size - 1}, the vocabulary's tokens but the pad, or None",
+        )
 
 
 def _build(kind: type, tree: Mapping[str, Any]) -> Any:

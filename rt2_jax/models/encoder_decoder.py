@@ -5,15 +5,11 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from rt2_jax.models.config import TextConfig
-from rt2_jax.models.layers import ACTIVATIONS, MASKED, Attention, Dropout, Linear, RmsNorm, hidden, scaled
+from rt2_jax.models.attention import Attention, cache_layout, padding_bias
+from rt2_jax.models.config import EncoderDecoderConfig
+from rt2_jax.models.layers import HEADS_IN, HEADS_OUT, MASKED, Dropout, GatedMlp, RmsNorm, hidden, scaled
 from rt2_jax.models.relative_bias import RelativeBias, buckets_by_distance
 from rt2_jax.models.stack import stacked
-from rt2_jax.parallel.rules import constrain
-
-FAN_IN = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
-HEADS_IN = nn.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=-3, out_axis=(-2, -1))
-HEADS_OUT = nn.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=(-3, -2), out_axis=-1)
 
 
 @flax.struct.dataclass
@@ -21,13 +17,15 @@ class Cache:
     """What a decoder remembers of a batch: K and V of each layer, compute dtype.
 
     key, value: [layers, B, max_len, H, D] of the tokens decoded so far; max_len is the most tokens this cache can take.
-    cross_key, cross_value: [layers, B, S, H, D] of the encoder's output, computed once.
+    cross_key, cross_value: [layers, B, S, H, D] of the encoder's output, computed once; cross_mask bool[B, S], False on
+    its padding.
     """
 
     key: jax.Array
     value: jax.Array
     cross_key: jax.Array
     cross_value: jax.Array
+    cross_mask: jax.Array
 
 
 def query_init(head_dim: int):
@@ -35,7 +33,7 @@ def query_init(head_dim: int):
     return nn.initializers.variance_scaling(1.0 / head_dim, "fan_in", "normal", in_axis=-3, out_axis=(-2, -1))
 
 
-def make_attention(config: TextConfig, dtype: jnp.dtype, branch_init: float = 1.0) -> Attention:
+def make_attention(config: EncoderDecoderConfig, dtype: jnp.dtype, branch_init: float = 1.0) -> Attention:
     """T5's attention: no biases, no scaling of the query."""
     return Attention(
         config.heads, config.head_dim, config.width, dtype,
@@ -44,22 +42,9 @@ def make_attention(config: TextConfig, dtype: jnp.dtype, branch_init: float = 1.
     )  # fmt: skip
 
 
-class GatedMlp(nn.Module):
-    """x -> (act(x W_gate) * x W_up) W_down."""
-
-    config: TextConfig
-    dtype: jnp.dtype
-    branch_init: float = 1.0
-
-    @nn.compact
-    def __call__(self, x):
-        config = self.config
-        gate = Linear(config.mlp, self.dtype, ("embed", "mlp"), FAN_IN, use_bias=False, name="gate")(x)
-        up = Linear(config.mlp, self.dtype, ("embed", "mlp"), FAN_IN, use_bias=False, name="up")(x)
-        x = ACTIVATIONS[config.activation](gate) * up
-        x = Dropout(config.dropout_rate)(constrain(x, "activation_batch", "activation_length", "activation_mlp"))
-        down_init = scaled(FAN_IN, self.branch_init)
-        return hidden(Linear(config.width, self.dtype, ("mlp", "embed"), down_init, use_bias=False, name="down")(x))
+def make_mlp(config: EncoderDecoderConfig, dtype: jnp.dtype, branch_init: float = 1.0) -> GatedMlp:
+    """T5 1.1's gated MLP."""
+    return GatedMlp(config.mlp, config.width, config.activation, dtype, config.dropout_rate, branch_init)
 
 
 def layer_bias(block: nn.Module, mask, buckets):
@@ -70,7 +55,7 @@ def layer_bias(block: nn.Module, mask, buckets):
 class EncoderBlock(nn.Module):
     """Self-attention and gated MLP, each on a normed copy and added back."""
 
-    config: TextConfig
+    config: EncoderDecoderConfig
     dtype: jnp.dtype
 
     def setup(self):
@@ -78,7 +63,7 @@ class EncoderBlock(nn.Module):
         self.norm_attention = RmsNorm(self.dtype)
         self.attention = make_attention(config, self.dtype, config.encoder_branch_init)
         self.norm_mlp = RmsNorm(self.dtype)
-        self.mlp = GatedMlp(config, self.dtype, config.encoder_branch_init)
+        self.mlp = make_mlp(config, self.dtype, config.encoder_branch_init)
         self.dropout = Dropout(config.dropout_rate)
         if config.per_layer_bias:
             self.relative_bias = RelativeBias(config.relative_buckets, config.heads)
@@ -92,7 +77,7 @@ class EncoderBlock(nn.Module):
 class DecoderBlock(nn.Module):
     """Causal self-attention, cross-attention over the encoder's output, gated MLP."""
 
-    config: TextConfig
+    config: EncoderDecoderConfig
     dtype: jnp.dtype
 
     def setup(self):
@@ -102,7 +87,7 @@ class DecoderBlock(nn.Module):
         self.norm_cross_attention = RmsNorm(self.dtype)
         self.cross_attention = make_attention(config, self.dtype)
         self.norm_mlp = RmsNorm(self.dtype)
-        self.mlp = GatedMlp(config, self.dtype)
+        self.mlp = make_mlp(config, self.dtype)
         self.dropout = Dropout(config.dropout_rate)
         if config.per_layer_bias:
             self.relative_bias = RelativeBias(config.relative_buckets, config.heads)
@@ -135,7 +120,7 @@ class DecoderBlock(nn.Module):
 class Encoder(nn.Module):
     """x[B, S, width], mask bool[B, S] (True where there is a token) -> [B, S, width]."""
 
-    config: TextConfig
+    config: EncoderDecoderConfig
     dtype: jnp.dtype
     remat: str
     unroll: bool
@@ -161,7 +146,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """The decoder stack, on a whole sequence or one token at a time."""
 
-    config: TextConfig
+    config: EncoderDecoderConfig
     dtype: jnp.dtype
     remat: str
     unroll: bool
@@ -189,22 +174,22 @@ class Decoder(nn.Module):
         x, _ = self.blocks(self.dropout(hidden(x)), encoded, bias, buckets, padding_bias(mask))
         return hidden(self.dropout(self.norm(x)))
 
-    def start_cache(self, encoded, max_len: int) -> Cache:
-        """An empty cache for ``max_len`` tokens, with the cross-attention's K and V of encoded[B, S, width]."""
+    def start_cache(self, encoded, mask, max_len: int) -> Cache:
+        """An empty cache for ``max_len`` tokens, over encoded[B, S, width] with its mask bool[B, S]."""
         config = self.config
         _, (cross_key, cross_value) = self.blocks.cross_keys_values((), encoded)
         shape = (config.decoder_layers, encoded.shape[0], max_len, config.heads, config.head_dim)
-        empty = _cache_layout(jnp.zeros(shape, self.dtype))
-        return Cache(empty, empty, _cache_layout(cross_key), _cache_layout(cross_value))
+        empty = cache_layout(jnp.zeros(shape, self.dtype))
+        return Cache(empty, empty, cache_layout(cross_key), cache_layout(cross_value), mask)
 
-    def step(self, x, mask, cache: Cache, index):
+    def step(self, x, cache: Cache, index):
         """x[B, 1, width] at position ``index`` (int scalar < max_len) -> ([B, 1, width], cache with its K and V)."""
         bias, buckets = self._bias(jnp.reshape(index, (1,)), cache.key.shape[2])
         stacks = (cache.key, cache.value, cache.cross_key, cache.cross_value)
-        x, (key, value) = self.blocks.step(hidden(x), *stacks, bias, buckets, padding_bias(mask), index)
+        x, (key, value) = self.blocks.step(hidden(x), *stacks, bias, buckets, padding_bias(cache.cross_mask), index)
         cache = cache.replace(
-            key=_cache_layout(jax.lax.dynamic_update_slice_in_dim(cache.key, key, index, axis=2)),
-            value=_cache_layout(jax.lax.dynamic_update_slice_in_dim(cache.value, value, index, axis=2)),
+            key=cache_layout(jax.lax.dynamic_update_slice_in_dim(cache.key, key, index, axis=2)),
+            value=cache_layout(jax.lax.dynamic_update_slice_in_dim(cache.value, value, index, axis=2)),
         )
         return self.norm(x), cache
 
@@ -217,16 +202,7 @@ class Decoder(nn.Module):
         return (bias, buckets) if config.per_layer_bias else (bias + self.relative_bias(buckets), None)
 
 
-def padding_bias(mask):
-    """mask bool[B, K] -> float32[B, 1, 1, K], MASKED where it is False."""
-    return jnp.where(mask, 0.0, MASKED)[:, None, None, :]
-
-
-def _buckets(config: TextConfig, length: int, bidirectional: bool):
+def _buckets(config: EncoderDecoderConfig, length: int, bidirectional: bool):
     return jnp.asarray(
         buckets_by_distance(length, config.relative_buckets, config.relative_max_distance, bidirectional)
     )
-
-
-def _cache_layout(x):
-    return constrain(x, None, "activation_batch", "activation_length", "activation_heads", "activation_head_dim")

@@ -1,4 +1,4 @@
-"""Layers that the vision and the text model share. B batch, Q and K query and key lengths, H heads, D head width."""
+"""Layers that the vision and the text models share. B batch, S length, H heads, D head width."""
 
 from collections.abc import Callable
 
@@ -12,6 +12,11 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {"gelu": nn.gelu, "si
 MASKED = -1e9  # added to an attention logit in float32: far below any real one, and finite, so no NaN in an empty row
 
 Initializer = Callable[..., jax.Array]
+
+# The text models' kernels: every output starts with the variance of its inputs.
+FAN_IN = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+HEADS_IN = nn.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=-3, out_axis=(-2, -1))
+HEADS_OUT = nn.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=(-3, -2), out_axis=-1)
 
 
 def axes(init: Initializer, *names: str) -> Initializer:
@@ -49,10 +54,14 @@ class LayerNorm(nn.Module):
 
 
 class RmsNorm(nn.Module):
-    """x / rms(x) over the last axis in float32, eps 1e-6; then a scale unless ``use_scale`` is off (T5, UL2)."""
+    """x / rms(x) over the last axis in float32, eps 1e-6; then a scale unless ``use_scale`` is off (T5, UL2).
+
+    ``zero_centered``: the parameter is the scale's distance from 1 (Gemma).
+    """
 
     dtype: jnp.dtype
     use_scale: bool = True
+    zero_centered: bool = False
     epsilon: float = 1e-6
 
     @nn.compact
@@ -60,7 +69,9 @@ class RmsNorm(nn.Module):
         wide = x.astype(jnp.float32)
         wide = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), -1, keepdims=True) + self.epsilon)
         if self.use_scale:
-            wide = wide * self.param("scale", axes(nn.initializers.ones, "norm"), x.shape[-1:], jnp.float32)
+            init = nn.initializers.zeros if self.zero_centered else nn.initializers.ones
+            scale = self.param("scale", axes(init, "norm"), x.shape[-1:], jnp.float32)
+            wide = wide * (1.0 + scale if self.zero_centered else scale)
         return wide.astype(self.dtype)
 
 
@@ -96,14 +107,15 @@ class HeadsIn(nn.Module):
     dtype: jnp.dtype
     kernel_init: Initializer
     use_bias: bool
+    heads_axis: str = "heads"
 
     @nn.compact
     def __call__(self, x):
         shape = (x.shape[-1], self.heads, self.head_dim)
-        kernel = self.param("kernel", axes(self.kernel_init, "embed", "heads", "head_dim"), shape, jnp.float32)
+        kernel = self.param("kernel", axes(self.kernel_init, "embed", self.heads_axis, "head_dim"), shape, jnp.float32)
         y = jnp.einsum("bsw,whd->bshd", x, kernel.astype(self.dtype))
         if self.use_bias:
-            bias = self.param("bias", axes(nn.initializers.zeros, "heads", "head_dim"), shape[1:], jnp.float32)
+            bias = self.param("bias", axes(nn.initializers.zeros, self.heads_axis, "head_dim"), shape[1:], jnp.float32)
             y = y + bias.astype(self.dtype)
         return constrain(y, "activation_batch", "activation_length", "activation_heads", "activation_head_dim")
 
@@ -140,50 +152,21 @@ class Dropout(nn.Module):
         return nn.Dropout(self.rate, broadcast_dims=(self.shared_axis,))(x, deterministic=False)
 
 
-class Attention(nn.Module):
-    """Multi-head attention: softmax(scale * q k + bias) v, the softmax in float32.
+class GatedMlp(nn.Module):
+    """x -> (act(x W_gate) * x W_up) W_down (arXiv 2002.05202), without biases."""
 
-    ``query_scale`` multiplies q (1 for T5, which folds it into the initialiser; head_dim ** -0.5 for the ViT).
-    ``qk_norm`` puts a bias-free LayerNorm over head_dim on q and k (ViT-22B).
-    """
-
-    heads: int
-    head_dim: int
+    mlp: int
     width: int
+    activation: str
     dtype: jnp.dtype
-    kernel_init: Initializer
-    query_init: Initializer
-    out_init: Initializer
-    query_scale: float = 1.0
-    use_qkv_bias: bool = False
-    use_out_bias: bool = False
-    qk_norm: bool = False
     dropout_rate: float = 0.0
+    branch_init: float = 1.0
 
-    def setup(self):
-        heads = {"heads": self.heads, "head_dim": self.head_dim, "dtype": self.dtype, "use_bias": self.use_qkv_bias}
-        self.query = HeadsIn(kernel_init=self.query_init, **heads)
-        self.key = HeadsIn(kernel_init=self.kernel_init, **heads)
-        self.value = HeadsIn(kernel_init=self.kernel_init, **heads)
-        self.out = HeadsOut(self.width, self.dtype, self.out_init, self.use_out_bias)
-        self.dropout = Dropout(self.dropout_rate)
-        if self.qk_norm:
-            self.query_norm = LayerNorm(self.dtype, use_bias=False)
-            self.key_norm = LayerNorm(self.dtype, use_bias=False)
-
-    def __call__(self, x, source, bias=None):
-        """x[B, Q, width] attends over source[B, K, width]; bias float32, broadcastable to [B, H, Q, K]."""
-        return self.attend(x, *self.keys_values(source), bias)
-
-    def keys_values(self, source):
-        """k and v [B, K, H, D] of source[B, K, width]."""
-        key = self.key(source)
-        return (self.key_norm(key) if self.qk_norm else key), self.value(source)
-
-    def attend(self, x, key, value, bias=None):
-        """x[B, Q, width] over keys and values [B, K, H, D] already computed."""
-        query = self.query(x)
-        query = self.query_norm(query) if self.qk_norm else query
-        logits = jnp.einsum("bqhd,bkhd->bhqk", query * self.query_scale, key, preferred_element_type=jnp.float32)
-        weights = nn.softmax(logits if bias is None else logits + bias).astype(self.dtype)
-        return self.out(jnp.einsum("bhqk,bkhd->bqhd", self.dropout(weights), value))
+    @nn.compact
+    def __call__(self, x):
+        gate = Linear(self.mlp, self.dtype, ("embed", "mlp"), FAN_IN, use_bias=False, name="gate")(x)
+        up = Linear(self.mlp, self.dtype, ("embed", "mlp"), FAN_IN, use_bias=False, name="up")(x)
+        x = ACTIVATIONS[self.activation](gate) * up
+        x = Dropout(self.dropout_rate)(constrain(x, "activation_batch", "activation_length", "activation_mlp"))
+        down_init = scaled(FAN_IN, self.branch_init)
+        return hidden(Linear(self.width, self.dtype, ("mlp", "embed"), down_init, use_bias=False, name="down")(x))

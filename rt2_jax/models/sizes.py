@@ -7,15 +7,15 @@ import numpy as np
 
 from rt2_jax.errors import UserError
 from rt2_jax.models.backbone import make_backbone
-from rt2_jax.models.config import ModelConfig, TextConfig, VitConfig
+from rt2_jax.models.config import EncoderDecoderConfig, ModelConfig, VitConfig
 
 VIT_G = VitConfig(patch_size=14, width=1664, layers=48, heads=16, head_dim=104, mlp=8192)
 VIT_22B = VitConfig(
     patch_size=14, width=6144, layers=48, heads=48, head_dim=128, mlp=24576,
     parallel_blocks=True, qk_norm=True, qkv_bias=False, norm_bias=False,
 )  # fmt: skip
-UL2_3B = TextConfig(width=2048, encoder_layers=24, decoder_layers=24, heads=32, head_dim=64, mlp=5120)
-UL2_32B = TextConfig(
+UL2_3B = EncoderDecoderConfig(width=2048, encoder_layers=24, decoder_layers=24, heads=32, head_dim=64, mlp=5120)
+UL2_32B = EncoderDecoderConfig(
     width=4096, encoder_layers=50, decoder_layers=50, heads=16, head_dim=256, mlp=16384,
     activation="silu", decoder_norm_scale=False,
 )  # fmt: skip
@@ -36,7 +36,7 @@ SIZES: dict[str, ModelConfig] = {
                 branch_init=0.0,
                 position_std=0.25,
             ),
-            text=TextConfig(
+            text=EncoderDecoderConfig(
                 width=128,
                 encoder_layers=2,
                 decoder_layers=2,
@@ -52,7 +52,7 @@ SIZES: dict[str, ModelConfig] = {
         ModelConfig(
             name="small",
             vision=VitConfig(patch_size=12, width=384, layers=6, heads=6, head_dim=64, mlp=1536, stem_widths=(32, 64)),
-            text=TextConfig(width=384, encoder_layers=4, decoder_layers=4, heads=6, head_dim=64, mlp=1024),
+            text=EncoderDecoderConfig(width=384, encoder_layers=4, decoder_layers=4, heads=6, head_dim=64, mlp=1024),
             image_size=96,
             vocab_size=2304,
         ),

@@ -3,8 +3,9 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
+from rt2_jax.models.attention import Attention
 from rt2_jax.models.config import VitConfig
-from rt2_jax.models.layers import Attention, Dropout, LayerNorm, Linear, axes, hidden, scaled
+from rt2_jax.models.layers import Dropout, LayerNorm, Linear, axes, hidden, scaled
 from rt2_jax.models.stack import stacked
 from rt2_jax.parallel.rules import constrain
 

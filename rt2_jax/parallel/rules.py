@@ -22,6 +22,7 @@ LOGICAL_RULES: dict[str, tuple[str, ...]] = {
     "vocab": ("tensor",),
     "embed": ("fsdp",),
     "heads": ("tensor",),
+    "kv_heads": ("tensor",),
     "head_dim": (),
     "mlp": ("tensor",),
     "norm": (),
@@ -38,6 +39,9 @@ LOGICAL_RULES: dict[str, tuple[str, ...]] = {
     "activation_mlp": ("tensor",),
     "activation_vocab": ("tensor",),
 }
+
+# Parameter axes that stay whole where the mesh does not divide them: a multi-query model has one head to cut.
+WHOLE_IF_UNEVEN = frozenset({"kv_heads"})
 
 
 def mesh_axes(name: str | None) -> tuple[str, ...]:
@@ -56,22 +60,25 @@ def shardings(logical_axes: Any, mesh: Mesh, shapes: Any = None) -> Any:
     Args:
       logical_axes: tree whose leaves are tuples of names, as `Backbone.logical_axes` gives it.
       mesh: the device mesh.
-      shapes: tree of the same structure with `.shape` leaves. With it every cut is checked to be even.
+      shapes: tree of the same structure with `.shape` leaves. With it every cut is checked to be even, and the axes
+        that may stay whole (`WHOLE_IF_UNEVEN`) do so where it is not.
 
     Raises:
       UserError: ``shapes`` holds a dimension that its mesh axes do not divide.
     """
 
     def one(path, axes, array=None):
-        spec = partition_spec(axes, mesh)
-        for size, entry, name in zip(array.shape, spec, axes, strict=True) if array is not None else ():
-            parts = _parts(entry, mesh)
-            if size % parts:
+        spec = list(partition_spec(axes, mesh))
+        for i, (size, name) in enumerate(zip(array.shape, axes, strict=True) if array is not None else ()):
+            parts = _parts(spec[i], mesh)
+            if size % parts and name in WHOLE_IF_UNEVEN:
+                spec[i] = None
+            elif size % parts:
                 raise UserError(
                     f"parameter {jax.tree_util.keystr(path, simple=True, separator='/')}: axis {name} has size {size}, "
-                    f"which mesh axes {entry} of size {parts} do not divide; make them smaller"
+                    f"which mesh axes {spec[i]} of size {parts} do not divide; make them smaller"
                 )
-        return NamedSharding(mesh, spec)
+        return NamedSharding(mesh, PartitionSpec(*spec))
 
     trees = (logical_axes,) if shapes is None else (logical_axes, shapes)
     return jax.tree_util.tree_map_with_path(one, *trees, is_leaf=is_axes)

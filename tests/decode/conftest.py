@@ -1,20 +1,12 @@
 import dataclasses
 from types import SimpleNamespace
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import pytest
 
 from rt2_jax.actions import ActionBins, arm_space
 from rt2_jax.tokens import Vocabulary, build_grammar
-
-
-@flax.struct.dataclass
-class FakeEncoded:
-    """What the fake read from a row: the sum of its prompt."""
-
-    prompt_sum: jax.Array
 
 
 class FakeBackbone:
@@ -38,16 +30,18 @@ class FakeBackbone:
             "poison": jnp.int32(poison),
         }
 
-    def encode(self, params, images, prompt):
+    def prefill(self, params, images, prompt, max_len):
         assert images.shape[1:] == (self.config.num_images, *[self.config.image_size] * 2, 3)
-        return FakeEncoded(prompt.sum(1))
-
-    def start_cache(self, params, encoded, max_len):
         # What a real cache must hold to answer: the tokens so far; and how often the model was called.
-        return {"tokens": jnp.zeros((len(encoded.prompt_sum), max_len), jnp.int32), "calls": jnp.int32(0)}
+        cache = {"tokens": jnp.zeros((len(prompt), max_len - 1), jnp.int32), "calls": jnp.int32(1)}
+        return self._logits(params, len(prompt), 0), cache
 
-    def decode_step(self, params, encoded, cache, token, index):
-        batch = len(token)
+    def decode_step(self, params, cache, token, index):
+        tokens = cache["tokens"].at[:, index].set(token)
+        logits = self._logits(params, len(token), index + 1)
+        return logits, {"tokens": tokens, "calls": cache["calls"] + 1}
+
+    def _logits(self, params, batch, index):
         script = jnp.resize(params["script"], (batch, params["script"].shape[1]))
         wanted = script[:, jnp.minimum(index, script.shape[1] - 1)]
         logits = params["peak"] * jax.nn.one_hot(wanted, self.config.vocab_size)
@@ -58,9 +52,7 @@ class FakeBackbone:
             jnp.broadcast_to(poison, logits.shape)
             for poison in (0.0, jnp.where(coin > 0, jnp.nan, 0.0), jnp.nan, jnp.where(coin > 0, jnp.inf, -jnp.inf))
         ]
-        logits = logits + jnp.stack(poisons)[params["poison"]]
-        tokens = cache["tokens"].at[:, index].set(token)
-        return logits, {"tokens": tokens, "calls": cache["calls"] + 1}
+        return logits + jnp.stack(poisons)[params["poison"]]
 
 
 @dataclasses.dataclass(frozen=True)

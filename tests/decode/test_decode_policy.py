@@ -9,7 +9,7 @@ from rt2_jax.decode import policy as policy_module
 from rt2_jax.decode.policy import Policy
 from rt2_jax.errors import UserError
 from rt2_jax.inputs.prompts import plan_target, robot_prompt
-from rt2_jax.models import ModelConfig, TextConfig, VitConfig, make_backbone
+from rt2_jax.models import EncoderDecoderConfig, ModelConfig, VitConfig, make_backbone
 from rt2_jax.tokens import Vocabulary
 
 VOCABULARY = Vocabulary.load()
@@ -167,7 +167,7 @@ def real_policy(parts):
     config = ModelConfig(
         name="toy",
         vision=VitConfig(patch_size=SIDE // 2, width=32, layers=1, heads=2, head_dim=16, mlp=64),
-        text=TextConfig(width=32, encoder_layers=1, decoder_layers=1, heads=2, head_dim=16, mlp=64),
+        text=EncoderDecoderConfig(width=32, encoder_layers=1, decoder_layers=1, heads=2, head_dim=16, mlp=64),
         image_size=SIDE,
         vocab_size=VOCABULARY.size,
     )

@@ -146,26 +146,26 @@ def test_a_row_does_not_depend_on_its_company(run, script, seed):
 
 
 def test_the_model_is_called_no_more_than_needed(parts):
-    """An action costs eight calls, its EOS none; nobody waits for a finished or a padding row; one encode."""
-    calls, encodes = [], []
+    """An action costs one prefill and seven steps, its EOS none; nobody waits for a finished or a padding row."""
+    calls, prefills = [], []
 
     class Counting(parts.make_fake):
-        def decode_step(self, params, encoded, cache, token, index):
+        def decode_step(self, params, cache, token, index):
             jax.debug.callback(lambda _: calls.append(1), index)
-            return super().decode_step(params, encoded, cache, token, index)
+            return super().decode_step(params, cache, token, index)
 
-        def encode(self, params, images, prompt):
-            encodes.append(1)
-            return super().encode(params, images, prompt)
+        def prefill(self, params, images, prompt, max_len):
+            prefills.append(1)
+            return super().prefill(params, images, prompt, max_len)
 
     fake = Counting(VOCABULARY.size)
     sampler = make_sampler(fake, parts.grammar, MAX_LEN)
     starts = {**parts.grammar.start, "end": parts.grammar.end}
     for modes, expected in (
-        (("action", "action"), 8),
+        (("action", "action"), 7),
         (("end", "end"), 0),
-        (("text", "text"), 1),
-        (("action", "end"), 8),
+        (("text", "text"), 0),
+        (("action", "end"), 7),
     ):
         start = np.array([starts[mode] for mode in modes], np.int32)
         images, prompt = np.zeros((2, 1, 8, 8, 3), np.uint8), np.ones((2, 4), np.int32)
@@ -173,7 +173,7 @@ def test_the_model_is_called_no_more_than_needed(parts):
         jax.effects_barrier()
         assert len(calls) == expected, modes
         calls.clear()
-    assert encodes == [1]  # in the traced program, so outside its loop
+    assert prefills == [1]  # in the traced program, so outside its loop
 
 
 def test_logprob_is_under_the_constrained_distribution(run):

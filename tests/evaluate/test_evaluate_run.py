@@ -16,7 +16,7 @@ from rt2_jax.evaluate.run import bundle_hash, evaluate
 from rt2_jax.inputs.images import encode_jpeg
 from rt2_jax.inputs.prompts import locate_prompt, robot_prompt
 from rt2_jax.models.backbone import make_backbone
-from rt2_jax.models.config import ModelConfig, TextConfig, VitConfig
+from rt2_jax.models.config import EncoderDecoderConfig, ModelConfig, VitConfig
 from rt2_jax.tokens.action_text import action_text
 from rt2_jax.tokens.vocabulary import DEFAULT_VOCABULARY, Vocabulary
 from rt2_jax.train.bundle import bundle_meta, load_bundle, save_bundle
@@ -34,7 +34,7 @@ def workplace(tmp_path_factory):
     config = ModelConfig(
         name="speck",
         vision=VitConfig(patch_size=12, width=8, layers=1, heads=1, head_dim=8, mlp=8),
-        text=TextConfig(width=8, encoder_layers=1, decoder_layers=1, heads=1, head_dim=8, mlp=8),
+        text=EncoderDecoderConfig(width=8, encoder_layers=1, decoder_layers=1, heads=1, head_dim=8, mlp=8),
         image_size=SIZE,
         vocab_size=vocabulary.size,
     )

@@ -1,27 +1,46 @@
 """The backbone's promises: decoding equals teacher forcing, padding and the future are invisible, shapes and dtypes."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from rt2_jax.errors import UserError
-from rt2_jax.models import ModelConfig, TextConfig, VitConfig, make_backbone
+from rt2_jax.models import EncoderDecoderConfig, ModelConfig, PrefixLmConfig, VitConfig, make_backbone
+from rt2_jax.models.palm_e import interleaved
 
 VOCAB = 128
 BASE = ModelConfig(
     name="test",
     vision=VitConfig(patch_size=12, width=32, layers=2, heads=2, head_dim=8, mlp=48, stem_widths=(8, 16)),
-    text=TextConfig(width=24, encoder_layers=2, decoder_layers=3, heads=2, head_dim=8, mlp=40),
+    text=EncoderDecoderConfig(width=24, encoder_layers=2, decoder_layers=3, heads=2, head_dim=8, mlp=40),
     image_size=24,
     vocab_size=VOCAB,
 )
+PREFIX_LM = PrefixLmConfig(width=24, layers=3, heads=4, kv_heads=2, head_dim=8, mlp=40)
+PALM_E = dataclasses.replace(BASE, text=PREFIX_LM, vocab_size=VOCAB)
+BASES = {"pali": BASE, "palm_e": PALM_E}
 VARIANTS = {
     "two_images": BASE.replace(num_images=2),
     "umt5": BASE.replace(text={"per_layer_bias": True}, scan_unroll=True),
     "vit_22b_and_ul2": BASE.replace(
         vision={"parallel_blocks": True, "qk_norm": True, "qkv_bias": False, "norm_bias": False, "stem_widths": ()},
         text={"tied_embeddings": True, "decoder_norm_scale": False, "activation": "silu"},
+    ),
+    "gemma": PALM_E.replace(text={"kv_heads": 1, "bos_id": 2, "separator_id": 9}, num_images=2),
+    "gemma_2": PALM_E.replace(
+        text={"post_norms": True, "sliding_window": 4, "attention_softcap": 5.0, "logits_softcap": 3.0},
+        scan_unroll=True,
+    ),
+    "palm": PALM_E.replace(
+        text={"parallel_block": True, "norm": "layer", "activation": "silu", "scaled_inputs": False, "kv_heads": 1}
+    ),
+    "causal_text": dataclasses.replace(
+        PALM_E.replace(text={"bidirectional_prefix": False, "sliding_window": 3, "global_every": 3}),
+        vision=None,
+        num_images=0,
     ),
 }
 
@@ -38,18 +57,22 @@ def inputs(config, batch=3, prompt_len=5, target_len=7, seed=0):
 def draw(backbone, seed=0):
     """Parameters of the right shapes and about the right scales, drawn without compiling anything."""
     rng = np.random.default_rng(seed)
+    table = backbone.config.text.width if getattr(backbone.config.text, "scaled_inputs", False) else 1
 
     def one(path, leaf):
         name, shape = path[-1].key, leaf.shape
-        fan_in = shape[-3 if len(shape) == 4 else -2] if name == "kernel" else 100 if name in ("scale", "bias") else 1
+        if name == "kernel":
+            fan_in = shape[-3 if len(shape) == 4 else -2]
+        else:
+            fan_in = {"scale": 100, "bias": 100, "embedding": table}.get(name, 1)
         return ((name == "scale") + rng.normal(size=shape) / fan_in**0.5).astype(leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(one, jax.eval_shape(backbone.init, jax.random.key(0)))
 
 
-@pytest.fixture(scope="module")
-def base():
-    backbone = make_backbone(BASE)
+@pytest.fixture(scope="module", params=BASES)
+def base(request):
+    backbone = make_backbone(BASES[request.param])
     return backbone, draw(backbone), jax.jit(backbone.logits)
 
 
@@ -63,16 +86,11 @@ def test_step_by_step_decoding_equals_teacher_forcing(name):
     assert expected.shape == (*target.shape, VOCAB) and expected.dtype == jnp.float32
     assert expected.std() > 0.1
 
-    encoded = jax.jit(backbone.encode)(params, images, prompt)
-    assert encoded.hidden.shape == (3, config.num_images * config.tokens_per_image + 5, config.text.width)
-    assert encoded.mask.sum(1).tolist() == [encoded.mask.shape[1] - padding for padding in (0, 2, 2)]
-    cache = jax.jit(backbone.start_cache, static_argnums=2)(params, encoded, target.shape[1] + 2)
+    logits, cache = jax.jit(backbone.prefill, static_argnums=3)(params, images, prompt, target.shape[1] + 2)
     step = jax.jit(backbone.decode_step)
-    token = jnp.zeros(3, jnp.int32)
     for index in range(target.shape[1]):
-        logits, cache = step(params, encoded, cache, token, jnp.int32(index))
         np.testing.assert_allclose(logits, expected[:, index], atol=1e-5, rtol=1e-5)
-        token = target[:, index]
+        logits, cache = step(params, cache, target[:, index], jnp.int32(index))
 
 
 def test_logits_do_not_see_the_future(base):
@@ -117,12 +135,12 @@ def cross_entropy_and_gradient(config, params):
 
 @pytest.fixture(scope="module")
 def base_gradient(base):
-    return cross_entropy_and_gradient(BASE, base[1])
+    return cross_entropy_and_gradient(base[0].config, base[1])
 
 
 @pytest.mark.parametrize("changes", [{"remat": "full", "scan_unroll": True}, {"remat": "dots"}])
 def test_loop_choices_change_no_number(base, base_gradient, changes):
-    value, gradient = cross_entropy_and_gradient(BASE.replace(**changes), base[1])
+    value, gradient = cross_entropy_and_gradient(base[0].config.replace(**changes), base[1])
     np.testing.assert_allclose(value, base_gradient[0], rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-3), gradient, base_gradient[1])
 
@@ -137,21 +155,21 @@ def test_every_parameter_takes_part(base_gradient):
             assert jnp.all(jnp.any(gradient.reshape(gradient.shape[0], -1) != 0, axis=1)), name
 
 
-def test_dropout_needs_a_key_and_follows_it():
-    backbone = make_backbone(BASE.replace(text={"dropout_rate": 0.1}, vision={"dropout_rate": 0.1}))
-    params = draw(backbone)
+def test_dropout_needs_a_key_and_follows_it(base):
+    plain, params, logits = base
+    backbone = make_backbone(plain.config.replace(text={"dropout_rate": 0.1}, vision={"dropout_rate": 0.1}))
     images, prompt, target = inputs(BASE)
     run = jax.jit(lambda key: backbone.logits(params, images, prompt, target, dropout_rng=key))
     still = jax.jit(backbone.logits)(params, images, prompt, target)
     np.testing.assert_array_equal(run(jax.random.key(1)), run(jax.random.key(1)))
     assert jnp.abs(run(jax.random.key(1)) - run(jax.random.key(2))).max() > 1e-2
     assert jnp.abs(run(jax.random.key(1)) - still).max() > 1e-2
-    np.testing.assert_array_equal(still, jax.jit(make_backbone(BASE).logits)(params, images, prompt, target))
+    np.testing.assert_array_equal(still, logits(params, images, prompt, target))
 
 
 def test_bfloat16_keeps_float32_parameters_and_logits(base):
-    _, params, logits = base
-    backbone = make_backbone(BASE.replace(compute_dtype="bfloat16"))
+    plain, params, logits = base
+    backbone = make_backbone(plain.config.replace(compute_dtype="bfloat16"))
     images, prompt, target = inputs(BASE)
     low = jax.jit(backbone.logits)(params, images, prompt, target)
     high = logits(params, images, prompt, target)
@@ -159,27 +177,94 @@ def test_bfloat16_keeps_float32_parameters_and_logits(base):
     shapes = jax.eval_shape(backbone.init, jax.random.key(0))
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
     assert jnp.corrcoef(low.ravel(), high.ravel())[0, 1] > 0.999
-    encoded = jax.eval_shape(backbone.encode, params, images, prompt)
-    assert encoded.hidden.dtype == jnp.bfloat16
-    cache = jax.eval_shape(lambda params, encoded: backbone.start_cache(params, encoded, 4), params, encoded)
-    assert {leaf.dtype for leaf in jax.tree.leaves(cache)} == {jnp.dtype("bfloat16")}
+    first, cache = jax.eval_shape(lambda *arguments: backbone.prefill(*arguments, 4), params, images, prompt)
+    assert first.dtype == jnp.float32
+    assert {leaf.dtype for leaf in jax.tree.leaves(cache)} == {jnp.dtype("bfloat16"), jnp.dtype(bool)}
 
 
 def test_initial_scales(base):
     backbone, _, logits = base
-    params = backbone.init(jax.random.key(0))
-    assert params["token_embedding"]["embedding"].std() == pytest.approx(1.0, rel=0.05)
-    attention = params["encoder"]["blocks"]["attention"]
-    width, head_dim = BASE.text.width, BASE.text.head_dim
-    assert attention["query"]["kernel"].std() == pytest.approx((width * head_dim) ** -0.5, rel=0.1)
-    assert attention["key"]["kernel"].std() == pytest.approx(width**-0.5, rel=0.1)
-    assert attention["out"]["kernel"].std() == pytest.approx((BASE.text.heads * head_dim) ** -0.5, rel=0.1)
-    first, second = attention["key"]["kernel"]
+    params, text = backbone.init(jax.random.key(0)), backbone.config.text
+    tied = isinstance(text, PrefixLmConfig)
+    scale = text.width**-0.5 if tied else 1.0
+    assert params["token_embedding"]["embedding"].std() == pytest.approx(scale, rel=0.05)
+    attention = params["decoder" if tied else "encoder"]["blocks"]["attention"]
+    # T5 folds 1 / sqrt(head_dim) into the query's kernel.
+    query = text.width**-0.5 * (1.0 if tied else text.head_dim**-0.5)
+    assert attention["query"]["kernel"].std() == pytest.approx(query, rel=0.1)
+    assert attention["key"]["kernel"].std() == pytest.approx(text.width**-0.5, rel=0.1)
+    assert attention["out"]["kernel"].std() == pytest.approx((text.heads * text.head_dim) ** -0.5, rel=0.1)
+    first, second, *_ = attention["key"]["kernel"]
     assert jnp.abs(first - second).max() > 0.1, "layers must not start equal"
     again, other = backbone.init(jax.random.key(0)), backbone.init(jax.random.key(1))
-    np.testing.assert_array_equal(again["logits"]["kernel"], params["logits"]["kernel"])
-    assert jnp.abs(other["logits"]["kernel"] - params["logits"]["kernel"]).max() > 0.1
-    assert 0.5 < logits(params, *inputs(BASE)).std() < 2.0, "a fresh model's logits should be of order one"
+    jax.tree.map(np.testing.assert_array_equal, again, params)
+    kernel = other["image_projection"]["kernel"]
+    assert jnp.abs(kernel - params["image_projection"]["kernel"]).max() > 0.1
+    assert 0.5 < logits(params, *inputs(backbone.config)).std() < 2.0, "a fresh model's logits should be of order one"
+
+
+def test_images_stand_where_the_prompt_places_them():
+    """An image's tokens at its marker: the same as a prompt cut there, embedded by hand."""
+    markers = np.array([[0, 1, 0, 0, 1], [0, 0, 0, 1, 0], [0, 0, 0, 0, 0], [1, 1, 1, 0, 0]], bool)
+    source = np.asarray(interleaved(jnp.asarray(markers), 2, 3))  # two images of three tokens, then five text tokens
+    images = [[0, 1, 2], [3, 4, 5]]
+    text = [6, 7, 8, 9, 10]
+    free = 2 * 3 + 5
+    assert source.tolist() == [
+        [text[0], *images[0], text[2], text[3], *images[1], free, free],
+        [*images[0], text[0], text[1], text[2], *images[1], text[4], free],
+        [*images[0], *images[1], *text],
+        [*images[0], *images[1], text[2], text[3], text[4], free, free],
+    ]
+
+
+def test_a_marked_prompt_moves_the_image_and_nothing_else():
+    config = PALM_E.replace(text={"image_id": 7, "bidirectional_prefix": False})
+    backbone, plain = make_backbone(config), make_backbone(PALM_E.replace(text={"bidirectional_prefix": False}))
+    params = draw(backbone)
+    images, _, target = inputs(config)
+    logits, without = jax.jit(backbone.logits), jax.jit(plain.logits)
+    prompt = np.tile(np.array([[3, 4, 5, 6]], np.int32), (3, 1))
+    first = np.concatenate([np.full((3, 1), 7, np.int32), prompt], axis=1)
+    # A marker in front is where an unmarked image stands.
+    np.testing.assert_allclose(
+        logits(params, images, first, target), without(params, images, prompt, target), atol=1e-5
+    )
+    later = np.concatenate([prompt[:, :2], np.full((3, 1), 7, np.int32), prompt[:, 2:]], axis=1)
+    assert jnp.abs(logits(params, images, later, target) - logits(params, images, first, target)).max() > 1e-3
+    padded = np.pad(later, ((0, 0), (0, 3)))
+    np.testing.assert_allclose(logits(params, images, padded, target), logits(params, images, later, target), atol=1e-5)
+
+
+def test_a_prefix_sees_itself_whole_or_only_backwards():
+    images, prompt, target = inputs(PALM_E)
+    changed = prompt.copy()
+    changed[:, 2] = prompt[:, 2] % 100 + 1
+    seen = {}
+    for whole in (True, False):
+        config = PALM_E.replace(text={"bidirectional_prefix": whole})
+        backbone = make_backbone(config)
+        params = draw(backbone)
+        _, one = backbone.prefill(params, images, prompt, 2)
+        _, two = backbone.prefill(params, images, changed, 2)
+        seen[whole] = np.abs(np.asarray(one.key - two.key)).max(axis=(0, 1, 3, 4)) > 1e-6  # by slot
+    at = PALM_E.tokens_per_image + 2  # the changed token's slot
+    assert seen[True][: at + 1].all()
+    assert not seen[False][:at].any() and seen[False][at]
+
+
+def test_a_local_layer_reaches_back_as_far_as_its_window():
+    text = {"sliding_window": 3, "global_every": 99, "layers": 1, "bidirectional_prefix": False}
+    config = dataclasses.replace(PALM_E.replace(text=text), vision=None, num_images=0)
+    backbone = make_backbone(config)
+    params = draw(backbone)
+    images, _, target = inputs(config, target_len=8)
+    prompt = np.full((3, 1), 5, np.int32)
+    changed = target.copy()
+    changed[:, 1] = target[:, 1] % 100 + 1
+    gap = np.abs(backbone.logits(params, images, prompt, target) - backbone.logits(params, images, prompt, changed))
+    # Row i's query is token i - 1: it sees tokens i - 3 to i - 1.
+    assert (gap.max(axis=(0, 2)) > 1e-5).tolist() == [False, False, True, True, True, False, False, False]
 
 
 def test_wrong_images_are_refused_with_the_mend(base):

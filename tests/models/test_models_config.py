@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 
 from rt2_jax.errors import UserError
-from rt2_jax.models import SIZES, ModelConfig, TextConfig, VitConfig, get_config, param_count
+from rt2_jax.models import SIZES, EncoderDecoderConfig, ModelConfig, VitConfig, get_config, param_count
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -36,7 +36,7 @@ def test_changed_configs_round_trip(name, images, rate, remat, bias):
 SMALL = ModelConfig(
     name="test",
     vision=VitConfig(patch_size=12, width=32, layers=1, heads=2, head_dim=8, mlp=48, stem_widths=(8, 16)),
-    text=TextConfig(width=24, encoder_layers=1, decoder_layers=1, heads=2, head_dim=8, mlp=40),
+    text=EncoderDecoderConfig(width=24, encoder_layers=1, decoder_layers=1, heads=2, head_dim=8, mlp=40),
     image_size=24,
     vocab_size=128,
 )

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rt2_jax.models.layers import Attention, LayerNorm, RmsNorm
+from rt2_jax.models.attention import Attention
+from rt2_jax.models.layers import LayerNorm, RmsNorm
 from rt2_jax.models.relative_bias import RelativeBias, buckets_by_distance
 from rt2_jax.models.vit import patches, windows
 

@@ -1,0 +1,114 @@
+"""Multi-head attention, with the switches that the ViT, T5, Gemma and PaLM need of it."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from rt2_jax.models.layers import MASKED, Dropout, HeadsIn, HeadsOut, Initializer, LayerNorm
+from rt2_jax.parallel.rules import constrain
+
+
+def rotate(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
+    """Rotary position embedding (arXiv 2104.09864, 3.2): pairs of x[B, S, H, D] turned by positions int[B, S].
+
+    The pair (i, i + D / 2) turns by position * theta ** (-2 i / D) radians, computed in float32.
+    """
+    half = x.shape[-1] // 2
+    frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angle = positions[..., None, None].astype(jnp.float32) * frequency
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    sine, cosine = jnp.sin(angle), jnp.cos(angle)
+    return jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1).astype(x.dtype)
+
+
+def softcap(x: jax.Array, cap: float) -> jax.Array:
+    """cap * tanh(x / cap), between -cap and cap; x itself where cap is 0."""
+    return x if cap == 0.0 else cap * jnp.tanh(x / cap)
+
+
+def mask_bias(mask: jax.Array) -> jax.Array:
+    """bool -> float32 of the same shape to add to attention logits: 0 where True, MASKED where False."""
+    return jnp.where(mask, 0.0, MASKED)
+
+
+def padding_bias(mask: jax.Array) -> jax.Array:
+    """mask bool[B, K] -> float32[B, 1, 1, K], MASKED where it is False."""
+    return mask_bias(mask)[:, None, None, :]
+
+
+def cache_layout(x: jax.Array) -> jax.Array:
+    """The layout of keys or values of a stack: [layers, B, K, heads, D]."""
+    return constrain(x, None, "activation_batch", "activation_length", "activation_heads", "activation_head_dim")
+
+
+class Attention(nn.Module):
+    """softmax(scale * q k + bias) v, the softmax in float32. B batch, Q and K lengths, H heads, D head width.
+
+    ``kv_heads`` keys and values are shared by groups of ``heads / kv_heads`` queries (0: one each). ``query_scale``
+    multiplies q (1 for T5, which folds it into the initialiser; head_dim ** -0.5 for the ViT). ``qk_norm`` puts a
+    bias-free LayerNorm over head_dim on q and k (ViT-22B). ``rope_theta`` turns q and k by their positions (0: no).
+    ``logits_softcap`` bounds the attention logits (0: no).
+    """
+
+    heads: int
+    head_dim: int
+    width: int
+    dtype: jnp.dtype
+    kernel_init: Initializer
+    query_init: Initializer
+    out_init: Initializer
+    kv_heads: int = 0
+    query_scale: float = 1.0
+    use_qkv_bias: bool = False
+    use_out_bias: bool = False
+    qk_norm: bool = False
+    rope_theta: float = 0.0
+    logits_softcap: float = 0.0
+    dropout_rate: float = 0.0
+
+    def setup(self):
+        common = {"head_dim": self.head_dim, "dtype": self.dtype, "use_bias": self.use_qkv_bias}
+        shared = {
+            **common,
+            "heads": self.kv_heads or self.heads,
+            "heads_axis": "kv_heads" if self.kv_heads else "heads",
+        }
+        self.query = HeadsIn(heads=self.heads, kernel_init=self.query_init, **common)
+        self.key = HeadsIn(kernel_init=self.kernel_init, **shared)
+        self.value = HeadsIn(kernel_init=self.kernel_init, **shared)
+        self.out = HeadsOut(self.width, self.dtype, self.out_init, self.use_out_bias)
+        self.dropout = Dropout(self.dropout_rate)
+        if self.qk_norm:
+            self.query_norm = LayerNorm(self.dtype, use_bias=False)
+            self.key_norm = LayerNorm(self.dtype, use_bias=False)
+
+    def __call__(self, x, source, bias=None):
+        """x[B, Q, width] attends over source[B, K, width]; bias float32, broadcastable to [B, H, Q, K]."""
+        return self.attend(x, *self.keys_values(source), bias)
+
+    def keys_values(self, source, positions=None):
+        """k and v [B, K, kv_heads or H, D] of source[B, K, width]; positions int[B, K] where there is a rotation."""
+        key = self.key(source)
+        key = self.key_norm(key) if self.qk_norm else key
+        return (rotate(key, positions, self.rope_theta) if self.rope_theta else key), self.value(source)
+
+    def attend(self, x, key, value, bias=None, positions=None):
+        """x[B, Q, width] (at positions int[B, Q]) over keys and values already computed."""
+        query = self.query(x)
+        query = self.query_norm(query) if self.qk_norm else query
+        query = rotate(query, positions, self.rope_theta) if self.rope_theta else query
+        query = query * self.query_scale
+        if not self.kv_heads:
+            logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
+        else:
+            groups = query.reshape(*query.shape[:2], self.kv_heads, -1, self.head_dim)
+            logits = jnp.einsum("bqhgd,bkhd->bhgqk", groups, key, preferred_element_type=jnp.float32)
+            logits = logits.reshape(logits.shape[0], self.heads, *logits.shape[3:])
+        logits = softcap(logits, self.logits_softcap)
+        weights = nn.softmax(logits if bias is None else logits + bias).astype(self.dtype)
+        weights = self.dropout(weights)
+        if not self.kv_heads:
+            return self.out(jnp.einsum("bhqk,bkhd->bqhd", weights, value))
+        weights = weights.reshape(weights.shape[0], self.kv_heads, -1, *weights.shape[2:])
+        attended = jnp.einsum("bhgqk,bkhd->bqhgd", weights, value)
+        return self.out(attended.reshape(*attended.shape[:2], self.heads, self.head_dim))

@@ -1,0 +1,55 @@
+"""From token ids to vectors and back: the token table and the logits head."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from rt2_jax.models.layers import FAN_IN, axes, hidden
+from rt2_jax.parallel.rules import constrain
+
+PAD_ID = 0  # padding of prompts and targets, and an encoder-decoder's first input
+
+
+class Embedding(nn.Module):
+    """The token table [vocab, width], and the logits head where they are tied.
+
+    ``scaled_inputs``: the table is drawn at width ** -0.5 and multiplied by width ** 0.5 when it embeds; otherwise it
+    is drawn at 1 and multiplied by width ** -0.5 when it scores.
+    """
+
+    vocab_size: int
+    width: int
+    dtype: jnp.dtype
+    scaled_inputs: bool = False
+
+    def setup(self):
+        std = self.width**-0.5 if self.scaled_inputs else 1.0
+        init = axes(nn.initializers.normal(std), "vocab", "embed")
+        self.embedding = self.param("embedding", init, (self.vocab_size, self.width), jnp.float32)
+
+    def __call__(self, ids):
+        x = jnp.take(self.embedding, ids, axis=0, mode="clip").astype(self.dtype)
+        return hidden(x * jnp.asarray(self.width**0.5, self.dtype) if self.scaled_inputs else x)
+
+    def logits(self, x):
+        """x[B, S, width] -> float32[B, S, vocab]."""
+        x = x if self.scaled_inputs else x * self.width**-0.5
+        table = self.embedding.astype(self.dtype)
+        return vocabulary_layout(jnp.einsum("bsw,vw->bsv", x, table, preferred_element_type=jnp.float32))
+
+
+class Logits(nn.Module):
+    """x[B, S, width] -> float32[B, S, vocab] by a head of its own."""
+
+    vocab_size: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x):
+        kernel = self.param("kernel", axes(FAN_IN, "embed", "vocab"), (x.shape[-1], self.vocab_size), jnp.float32)
+        kernel = kernel.astype(self.dtype)
+        return vocabulary_layout(jnp.einsum("bsw,wv->bsv", x, kernel, preferred_element_type=jnp.float32))
+
+
+def vocabulary_layout(logits):
+    """The layout of logits [B, S, vocab]."""
+    return constrain(logits, "activation_batch", "activation_length", "activation_vocab")

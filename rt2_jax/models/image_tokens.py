@@ -1,0 +1,29 @@
+"""Frames to tokens of the language model: the ViT alone on every image, then a projection (arXiv 2209.06794, 3.1)."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from rt2_jax.models.config import ModelConfig
+from rt2_jax.models.layers import FAN_IN, Linear
+from rt2_jax.models.vit import Vit
+from rt2_jax.parallel.rules import constrain
+
+
+def vision_parts(config: ModelConfig) -> tuple[nn.Module | None, nn.Module | None]:
+    """The ViT and the projection of its tokens, for a wiring's ``setup``; Nones for a model without vision."""
+    if config.vision is None:
+        return None, None
+    dtype = jnp.dtype(config.compute_dtype)
+    vision = Vit(config.vision, dtype=dtype, remat=config.remat, unroll=config.scan_unroll)
+    return vision, Linear(config.text.width, dtype, ("patch", "embed"), FAN_IN)
+
+
+def image_tokens(vision: nn.Module | None, projection: nn.Module | None, images, like):
+    """uint8[B, N, H, W, 3] -> [B, N * tokens_per_image, width], in the dtype and width of ``like`` [B, T, width]."""
+    batch, count = images.shape[:2]
+    if vision is None:
+        return jnp.zeros((batch, 0, like.shape[-1]), like.dtype)
+    frames = images.reshape(batch * count, *images.shape[2:])
+    frames = constrain(frames, "activation_batch", None, None, None)
+    tokens = projection(vision(frames.astype(jnp.float32) / 127.5 - 1.0))
+    return tokens.reshape(batch, -1, tokens.shape[-1])

@@ -1,0 +1,182 @@
+"""The decoder-only stack over a prefix: Gemma 1 and 2, PaLM. Its cache is an explicit pytree."""
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rt2_jax.models.attention import Attention, cache_layout, mask_bias
+from rt2_jax.models.config import PrefixLmConfig
+from rt2_jax.models.layers import HEADS_IN, HEADS_OUT, Dropout, GatedMlp, LayerNorm, RmsNorm, hidden, scaled
+from rt2_jax.models.stack import stacked
+
+
+@flax.struct.dataclass
+class PrefixCache:
+    """What the stack remembers of a batch.
+
+    key, value: [layers, B, S + steps, kv_heads, D], compute dtype: the prefix's S slots, then the target's.
+    mask: bool[B, S], False on the prefix's padding; its tokens are positions 0, 1, ... of a row, padding left out.
+    """
+
+    key: jax.Array
+    value: jax.Array
+    mask: jax.Array
+
+
+def make_norm(config: PrefixLmConfig, dtype: jnp.dtype) -> nn.Module:
+    """Gemma's RMSNorm or PaLM's LayerNorm."""
+    return RmsNorm(dtype, zero_centered=True) if config.norm == "rms" else LayerNorm(dtype, use_bias=False)
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then + mlp(norm(x)); or both at once from one norm (``parallel_block``, PaLM)."""
+
+    config: PrefixLmConfig
+    dtype: jnp.dtype
+
+    def setup(self):
+        config = self.config
+        self.norm_attention = make_norm(config, self.dtype)
+        self.attention = Attention(
+            config.heads, config.head_dim, config.width, self.dtype,
+            kernel_init=HEADS_IN, query_init=HEADS_IN, out_init=scaled(HEADS_OUT, config.branch_init),
+            kv_heads=config.kv_heads, query_scale=config.query_scale or config.head_dim**-0.5,
+            rope_theta=config.rope_theta, logits_softcap=config.attention_softcap, dropout_rate=config.dropout_rate,
+        )  # fmt: skip
+        self.mlp = GatedMlp(
+            config.mlp, config.width, config.activation, self.dtype, config.dropout_rate, config.branch_init
+        )
+        self.dropout = Dropout(config.dropout_rate)
+        if not config.parallel_block:
+            self.norm_mlp = make_norm(config, self.dtype)
+        if config.post_norms:
+            self.post_norm_attention = make_norm(config, self.dtype)
+            self.post_norm_mlp = make_norm(config, self.dtype)
+
+    def __call__(self, x, is_global, positions, bias, local_bias):
+        """One layer on a whole sequence x[B, S, width]; bias float32[B, 1, S, S]."""
+        return self.prefill(x, is_global, positions, bias, local_bias)[0], None
+
+    def prefill(self, x, is_global, positions, bias, local_bias):
+        """As ``__call__``, and the layer's K and V for the cache."""
+        y = self.norm_attention(x)
+        key, value = self.attention.keys_values(y, positions)
+        return self._layer(x, y, key, value, _choose(is_global, bias, local_bias), positions), (key, value)
+
+    def step(self, x, key, value, is_global, slot, positions, bias, local_bias):
+        """One layer on one token a row, x[B, 1, width] in ``slot`` of the cache; gives its K and V too."""
+        y = self.norm_attention(x)
+        new_key, new_value = self.attention.keys_values(y, positions)
+        key = jax.lax.dynamic_update_slice_in_dim(key, new_key, slot, axis=1)
+        value = jax.lax.dynamic_update_slice_in_dim(value, new_value, slot, axis=1)
+        x = self._layer(x, y, key, value, _choose(is_global, bias, local_bias), positions)
+        return x, (new_key, new_value)
+
+    def _layer(self, x, y, key, value, bias, positions):
+        attended = self.attention.attend(y, key, value, bias, positions)
+        if self.config.post_norms:
+            attended = self.post_norm_attention(attended)
+        if self.config.parallel_block:
+            branch = self.mlp(y)
+            return x + self.dropout(attended + (self.post_norm_mlp(branch) if self.config.post_norms else branch))
+        x = x + self.dropout(attended)
+        branch = self.mlp(self.norm_mlp(x))
+        return x + self.dropout(self.post_norm_mlp(branch) if self.config.post_norms else branch)
+
+
+class PrefixLm(nn.Module):
+    """The stack: on prefix and target at once, on a prefix, or on one token at a time."""
+
+    config: PrefixLmConfig
+    dtype: jnp.dtype
+    remat: str
+    unroll: bool
+
+    def setup(self):
+        config = self.config
+        each, same = 0, nn.broadcast
+        methods = {
+            "__call__": (each,) + (same,) * 3,
+            "prefill": (each,) + (same,) * 3,
+            "step": (each,) * 3 + (same,) * 4,
+        }
+        self.blocks = stacked(Block, config.layers, methods, remat=self.remat, unroll=self.unroll)(config, self.dtype)
+        self.norm = make_norm(config, self.dtype)
+        self.dropout = Dropout(config.dropout_rate)
+
+    def __call__(self, prefix, mask, target):
+        """prefix[B, S, width] with mask bool[B, S], target inputs[B, L, width] -> [B, S + L, width]."""
+        steps = target.shape[1]
+        positions = all_positions(mask, steps)
+        is_prefix = jnp.arange(mask.shape[1] + steps) < mask.shape[1]
+        valid = jnp.pad(mask, ((0, 0), (0, steps)), constant_values=True)
+        biases = self._biases(positions, is_prefix, positions, is_prefix, valid)
+        x = self.dropout(hidden(jnp.concatenate([prefix, target], axis=1)))
+        x, _ = self.blocks(x, self._is_global(), positions, *biases)
+        return hidden(self.dropout(self.norm(x)))
+
+    def prefill(self, prefix, mask, steps: int):
+        """prefix[B, S, width], mask bool[B, S] -> ([B, S, width], a cache with room for ``steps`` tokens more)."""
+        positions = all_positions(mask, 0)
+        is_prefix = jnp.ones(mask.shape[1], bool)
+        biases = self._biases(positions, is_prefix, positions, is_prefix, mask)
+        x, (key, value) = self.blocks.prefill(hidden(prefix), self._is_global(), positions, *biases)
+        room = ((0, 0), (0, 0), (0, steps), (0, 0), (0, 0))
+        cache = PrefixCache(cache_layout(jnp.pad(key, room)), cache_layout(jnp.pad(value, room)), mask)
+        return self.norm(x), cache
+
+    def step(self, x, cache: PrefixCache, index):
+        """x[B, 1, width], the target's token ``index`` (int scalar) -> ([B, 1, width], cache with its K and V)."""
+        length = cache.mask.shape[1]
+        steps = cache.key.shape[2] - length
+        slot = length + index
+        keys = all_positions(cache.mask, steps)
+        positions = jax.lax.dynamic_slice_in_dim(keys, slot, 1, axis=1)
+        valid = jnp.pad(cache.mask, ((0, 0), (0, steps)), constant_values=True)
+        is_prefix = jnp.arange(length + steps) < length
+        biases = self._biases(positions, jnp.zeros(1, bool), keys, is_prefix, valid)
+        stacks = (cache.key, cache.value, self._is_global())
+        x, (key, value) = self.blocks.step(hidden(x), *stacks, slot, positions, *biases)
+        cache = cache.replace(
+            key=cache_layout(jax.lax.dynamic_update_slice_in_dim(cache.key, key, slot, axis=2)),
+            value=cache_layout(jax.lax.dynamic_update_slice_in_dim(cache.value, value, slot, axis=2)),
+        )
+        return self.norm(x), cache
+
+    def _biases(self, queries, queries_in_prefix, keys, keys_in_prefix, valid):
+        """Biases float32[B, 1, Q, K] of global and of local layers; the second None where no layer is local.
+
+        Positions int[B, Q] and int[B, K], bool[Q], bool[K], and bool[B, K] False on padding. A bidirectional prefix is
+        seen whole by itself in local layers too, as PaliGemma 2 does.
+        """
+        distance = queries[:, :, None] - keys[:, None, :]
+        causal = distance >= 0
+        together = queries_in_prefix[:, None] & keys_in_prefix[None, :] & self.config.bidirectional_prefix
+        valid = valid[:, None, :]
+        bias = mask_bias(valid & (causal | together))[:, None]
+        if not self.config.sliding_window:
+            return bias, None
+        near = causal & (distance < self.config.sliding_window)
+        return bias, mask_bias(valid & (near | together))[:, None]
+
+    def _is_global(self):
+        """bool[layers]: the layers that see everything."""
+        config = self.config
+        every = config.global_every if config.sliding_window else 1
+        return jnp.asarray((np.arange(config.layers) + 1) % every == 0)
+
+
+def all_positions(mask: jax.Array, steps: int) -> jax.Array:
+    """int32[B, S + steps]: the position of each slot, of a prefix with mask bool[B, S] and ``steps`` slots after it.
+
+    Padding takes no position of its own (and is never seen), so that a row is the same whatever its padding.
+    """
+    prefix = jnp.cumsum(mask.astype(jnp.int32), axis=1) - 1
+    length = jnp.sum(mask.astype(jnp.int32), axis=1, keepdims=True)
+    return jnp.concatenate([jnp.maximum(prefix, 0), length + jnp.arange(steps, dtype=jnp.int32)], axis=1)
+
+
+def _choose(is_global, bias, local_bias):
+    return bias if local_bias is None else jnp.where(is_global, bias, local_bias)
