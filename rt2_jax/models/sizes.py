@@ -7,7 +7,7 @@ import numpy as np
 
 from rt2_jax.errors import UserError
 from rt2_jax.models.backbone import make_backbone
-from rt2_jax.models.config import EncoderDecoderConfig, ModelConfig, VitConfig
+from rt2_jax.models.config import EncoderDecoderConfig, ModelConfig, PrefixLmConfig, VitConfig
 
 VIT_G = VitConfig(patch_size=14, width=1664, layers=48, heads=16, head_dim=104, mlp=8192)
 VIT_22B = VitConfig(
@@ -20,22 +20,20 @@ UL2_32B = EncoderDecoderConfig(
     activation="silu", decoder_norm_scale=False,
 )  # fmt: skip
 
+# PaLM's choices (arXiv 2204.02311, section 2), whatever the size.
+PALM = {"activation": "silu", "parallel_block": True, "norm": "layer", "scaled_inputs": False}
+
+TINY_VIT = VitConfig(
+    patch_size=12, width=128, layers=2, heads=4, head_dim=32, mlp=512, stem_widths=(16, 32),
+    branch_init=0.0, position_std=0.25,
+)  # fmt: skip
+
 SIZES: dict[str, ModelConfig] = {
     config.name: config
     for config in (
         ModelConfig(
             name="tiny",
-            vision=VitConfig(
-                patch_size=12,
-                width=128,
-                layers=2,
-                heads=4,
-                head_dim=32,
-                mlp=512,
-                stem_widths=(16, 32),
-                branch_init=0.0,
-                position_std=0.25,
-            ),
+            vision=TINY_VIT,
             text=EncoderDecoderConfig(
                 width=128,
                 encoder_layers=2,
@@ -44,6 +42,23 @@ SIZES: dict[str, ModelConfig] = {
                 head_dim=32,
                 mlp=384,
                 encoder_branch_init=0.1,
+            ),
+            image_size=96,
+            vocab_size=2304,
+            scan_unroll=True,
+        ),
+        ModelConfig(
+            name="tiny_palm_e",
+            vision=TINY_VIT,
+            text=PrefixLmConfig(
+                width=128,
+                layers=4,
+                heads=4,
+                kv_heads=1,
+                head_dim=32,
+                mlp=512,
+                branch_init=0.1,
+                **PALM,
             ),
             image_size=96,
             vocab_size=2304,
