@@ -28,6 +28,10 @@ DATA = [
     "tensorflow-datasets>=4.9.9",
     "tensorflow-text>=2.20,<2.22",
 ]
+# Reads and writes the weights of other frameworks (rt2 convert).
+CONVERT = ["einops>=0.8", "safetensors>=0.5", "tensorstore>=0.1.70"]
+# Holds the models against code nobody here wrote. On the CPU, in float32.
+PARITY = ["torch==2.13.0", "transformers>=5.20,<6"]
 # `tensorboard = True` in a config: CLU writes the summaries, with TensorFlow.
 TENSORBOARD = ["clu>=0.0.12", "tensorboard>=2.20", "tensorflow>=2.20,<2.22"]
 # Later MuJoCo releases give other trajectories for the same seed, so the world's version is exact.
@@ -46,12 +50,14 @@ setup(
     package_data={"rt2_jax.evaluate": ["*.json", "*.css", "*.html", "*.js"]},
     install_requires=CORE,
     extras_require={
+        "convert": CONVERT,
         "data": DATA,
+        "parity": PARITY + CONVERT,
         "sim": SIM,
         "tensorboard": TENSORBOARD,
         "tpu": ["jax[tpu]>=0.10,<0.11"],
         "cuda": ["jax[cuda12]>=0.10,<0.11"],
-        "dev": DEV + DATA + SIM + TENSORBOARD,
+        "dev": DEV + CONVERT + DATA + PARITY + SIM + TENSORBOARD,
     },
     entry_points={"console_scripts": ["rt2=rt2_jax.cli:main"]},
 )

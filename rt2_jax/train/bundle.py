@@ -82,6 +82,20 @@ def bundle_meta(
     }
 
 
+def pretrained_meta(model: ModelConfig, vocabulary: Vocabulary | None, sources: list[str]) -> dict[str, Any]:
+    """bundle.json of weights that have not seen a robot: no card, no bins; training starts from them."""
+    return {
+        "format": BUNDLE_FORMAT,
+        "model": model.to_json(),
+        "vocabulary": vocabulary and {"file": VOCABULARY_FILE, "sha256": vocabulary.sha256},
+        "card": None,
+        "bins": None,
+        "grammar": None,
+        "step": 0,
+        "sources": sources,
+    }
+
+
 # Fields of a model's config that change neither which parameters it has nor what they compute.
 _HOW_COMPUTED = ("name", "remat", "scan_unroll", "compute_dtype", "dropout_rate")
 _HOW_DRAWN = ("position_std", "branch_init", "encoder_branch_init")
@@ -135,10 +149,11 @@ def save_bundle(
         raise
 
 
-def write_meta(directory: pathlib.Path, meta: Mapping[str, Any], vocabulary: Vocabulary) -> None:
-    """Writes bundle.json and the vocabulary beside it."""
-    # Not copied: the file may be the very one that is written.
-    (directory / VOCABULARY_FILE).write_bytes(vocabulary.path.read_bytes())
+def write_meta(directory: pathlib.Path, meta: Mapping[str, Any], vocabulary: Vocabulary | None) -> None:
+    """Writes bundle.json and the vocabulary, if there is one, beside it."""
+    if vocabulary is not None:
+        # Not copied: the file may be the very one that is written.
+        (directory / VOCABULARY_FILE).write_bytes(vocabulary.path.read_bytes())
     (directory / BUNDLE_FILE).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
 
 
@@ -174,6 +189,10 @@ def load_bundle(directory: str | pathlib.Path, shardings: Any = None) -> LoadedB
     """
     directory = pathlib.Path(directory)
     meta = read_meta(directory)
+    if meta["card"] is None:
+        raise UserError(
+            f"{directory} holds pretrained weights that know no robot; train from them: config.init_from = {directory}"
+        )
     vocabulary = Vocabulary.load(directory / meta["vocabulary"]["file"])
     check_vocabulary(meta, vocabulary.sha256, f"{directory / meta['vocabulary']['file']}")
     card, bins = card_from_json(meta["card"]), ActionBins.from_json(meta["bins"])
@@ -275,6 +294,8 @@ def check_shapes(stored: Any, wanted: Any, where: str, what: str) -> None:
 
 def check_vocabulary(meta: Mapping[str, Any], sha256: str, what: str) -> None:
     """Raises a UserError that names both hashes when `sha256` is not the vocabulary of `meta`."""
+    if meta["vocabulary"] is None:
+        raise UserError(f"the weights have no vocabulary, so {what} cannot be checked; convert them again with one")
     if meta["vocabulary"]["sha256"] != sha256:
         raise UserError(
             f"vocabulary {sha256[:12]} of {what} is not {meta['vocabulary']['sha256'][:12]}, which the weights were "

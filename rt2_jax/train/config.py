@@ -87,8 +87,8 @@ class TrainConfig:
         mixture: a mixture's name, or task -> weight.
         steps: the run's last step, counted from the first start.
         batch_size: examples in a global batch, all hosts together.
-        model: a name of `rt2_jax.models.sizes.SIZES`, or a dict: ``{"size": name, <field>: value, ...}`` where a nested
-            dict overrides fields of a nested config.
+        model: a name of `rt2_jax.models.sizes.SIZES`, a folder that `rt2 convert` or a run wrote, or a dict:
+            ``{"size": name or folder, <field>: value, ...}`` where a nested dict overrides fields of a nested config.
         vocabulary: SentencePiece model file; empty means the shipped one.
         card: dataset card (name or path) that holds the action bounds; goes into the bundle.
         prompt_len, target_len: tokens of a row; longer examples are an error when data is prepared or read.

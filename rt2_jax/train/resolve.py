@@ -1,14 +1,16 @@
 """What a config's names stand for: task weights and the model."""
 
 import dataclasses
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from rt2_jax.data.mixtures import mixture_weights
 from rt2_jax.errors import UserError
 from rt2_jax.models.config import ModelConfig
-from rt2_jax.models.sizes import get_config
+from rt2_jax.models.sizes import SIZES, get_config
 from rt2_jax.tokens.vocabulary import Vocabulary
+from rt2_jax.train.bundle import BUNDLE_FILE, read_meta
 from rt2_jax.train.config import TrainConfig
 
 
@@ -30,7 +32,7 @@ def model_config(config: TrainConfig, vocabulary: Vocabulary) -> ModelConfig:
         UserError: an unknown size or field, or values that do not fit together.
     """
     fields: dict[str, Any] = {"size": config.model} if isinstance(config.model, str) else dict(config.model)
-    model = get_config(fields.pop("size", "tiny"))
+    model = _sized(fields.pop("size", "tiny"))
     if config.dropout is not None:
         fields["text"] = {**fields.get("text", {}), "dropout_rate": config.dropout}
     try:
@@ -38,3 +40,10 @@ def model_config(config: TrainConfig, vocabulary: Vocabulary) -> ModelConfig:
     except TypeError as error:
         known = ", ".join(field.name for field in dataclasses.fields(ModelConfig))
         raise UserError(f"config: model {config.model!r}: {error}; allowed: size, {known}") from error
+
+
+def _sized(size: str) -> ModelConfig:
+    """A named size, or the model of a folder with a bundle.json, as `rt2 convert` writes it."""
+    if size not in SIZES and (pathlib.Path(size) / BUNDLE_FILE).is_file():
+        return ModelConfig.from_json(read_meta(size)["model"])
+    return get_config(size)

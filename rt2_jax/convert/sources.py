@@ -1,0 +1,245 @@
+"""Foreign checkpoints as named tensors, read one at a time: what is not asked for stays on the disk."""
+
+import json
+import pathlib
+import zipfile
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import flax.serialization
+import ml_dtypes
+import msgpack
+import numpy as np
+import safetensors
+import tensorstore
+
+from rt2_jax.errors import UserError
+
+SAFETENSORS_INDEX = "model.safetensors.index.json"
+T5X_FILE = "checkpoint"
+_SAFETENSORS_DTYPES = {
+    "F32": np.dtype(np.float32),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F16": np.dtype(np.float16),
+    "F64": np.dtype(np.float64),
+    "I64": np.dtype(np.int64),
+    "I32": np.dtype(np.int32),
+}
+
+
+class Source(Protocol):
+    """Tensors by name.
+
+    Attributes:
+        path: where it lies, for messages.
+        shapes: name -> shape.
+        dtypes: name -> dtype.
+    """
+
+    path: pathlib.Path
+    shapes: Mapping[str, tuple[int, ...]]
+    dtypes: Mapping[str, np.dtype]
+
+    def read(self, name: str, start: int | None = None, stop: int | None = None) -> np.ndarray:
+        """The tensor, or its rows start..stop along the first axis; float32, bfloat16 or float16.
+
+        Raises:
+            UserError: unreadable data.
+        """
+
+
+class SafetensorsSource:
+    """A `transformers` folder: config.json beside one safetensors file, or several with an index."""
+
+    def __init__(self, path: pathlib.Path):
+        self.path = path
+        self.config = read_json(path / "config.json")
+        self._files = {}
+        for file in self._shards():
+            try:
+                opened = safetensors.safe_open(str(file), framework="numpy")
+                names = opened.keys()
+            except (OSError, safetensors.SafetensorError) as error:
+                raise UserError(f"{file} is no whole safetensors file ({_line(error)}); fetch it again") from error
+            self._files |= {name: (file, opened) for name in names}
+        slices = {name: opened.get_slice(name) for name, (_, opened) in self._files.items()}
+        self.shapes = {name: tuple(tensor.get_shape()) for name, tensor in slices.items()}
+        self.dtypes = {name: _SAFETENSORS_DTYPES.get(tensor.get_dtype()) for name, tensor in slices.items()}
+        for name, dtype in self.dtypes.items():
+            if dtype is None:
+                raise UserError(
+                    f"{path}: tensor {name} is {slices[name].get_dtype()}; needs F32, BF16, F16 or integers"
+                )
+
+    def read(self, name: str, start: int | None = None, stop: int | None = None) -> np.ndarray:
+        """See `Source.read`."""
+        file, opened = self._files[name]
+        try:
+            return opened.get_tensor(name) if start is None else opened.get_slice(name)[start:stop]
+        except (OSError, safetensors.SafetensorError) as error:
+            raise UserError(f"{file}: tensor {name} cannot be read ({_line(error)}); fetch it again") from error
+
+    def _shards(self) -> list[pathlib.Path]:
+        index = self.path / SAFETENSORS_INDEX
+        if not index.is_file():
+            files = sorted(self.path.glob("*.safetensors"))
+            if not files:
+                found = [file.name for file in self.path.iterdir() if file.suffix in (".bin", ".pt", ".pth", ".pkl")]
+                why = f"; {found[0]} is a pickle, which can run code when read: save it as safetensors" if found else ""
+                raise UserError(f"{self.path} holds no .safetensors file{why or '; name a folder that does'}")
+            return files
+        names = sorted(set(read_json(index).get("weight_map", {}).values()))
+        missing = [name for name in names if not (self.path / name).is_file()]
+        if missing or not names:
+            raise UserError(f"{index} names {missing[0] if missing else 'no file'}, which is missing; fetch it again")
+        return [self.path / name for name in names]
+
+
+class NpzSource:
+    """A big_vision `.npz`: names without an optional "params/"; bfloat16 arrives as two bytes without a type."""
+
+    def __init__(self, path: pathlib.Path):
+        self.path = path
+        try:
+            with zipfile.ZipFile(path) as archive:
+                members = [member for member in archive.namelist() if member.endswith(".npy")]
+                headers = {member: _npy_header(archive, member) for member in members}
+        except (OSError, zipfile.BadZipFile, ValueError) as error:
+            raise UserError(f"{path} is no whole .npz file ({_line(error)}); fetch it again") from error
+        self._members, self.shapes, self.dtypes = {}, {}, {}
+        for member, (shape, dtype) in headers.items():
+            if dtype.hasobject:
+                raise UserError(
+                    f"{path}: {member} is a pickled object, which can run code when read; save plain arrays"
+                )
+            name = member.removesuffix(".npy").removeprefix("params/")
+            self._members[name], self.shapes[name], self.dtypes[name] = member, shape, _named(dtype)
+
+    def read(self, name: str, start: int | None = None, stop: int | None = None) -> np.ndarray:
+        """See `Source.read`."""
+        try:
+            with zipfile.ZipFile(self.path) as archive, archive.open(self._members[name]) as file:
+                array = np.lib.format.read_array(file, allow_pickle=False)
+        except (OSError, zipfile.BadZipFile, EOFError, ValueError) as error:
+            raise UserError(f"{self.path}: tensor {name} cannot be read ({_line(error)}); fetch it again") from error
+        array = array.view(_named(array.dtype))
+        return array if start is None else array[start:stop]
+
+
+class T5xSource:
+    """A T5X checkpoint folder: the msgpack file "checkpoint", and a zarr folder for every large array."""
+
+    def __init__(self, path: pathlib.Path):
+        self.path = path
+        try:
+            tree = flax.serialization.msgpack_restore((path / T5X_FILE).read_bytes())
+            target = tree["optimizer"]["target"]
+        except (ValueError, KeyError, TypeError, msgpack.UnpackException) as error:
+            raise UserError(f"{path / T5X_FILE} is no whole T5X checkpoint ({_line(error)}); fetch it again") from error
+        self._entries = _flat(target)
+        self._stores = {
+            name: self._open(name, entry) for name, entry in self._entries.items() if not isinstance(entry, np.ndarray)
+        }
+        arrays = {name: self._stores.get(name, entry) for name, entry in self._entries.items()}
+        self.shapes = {name: tuple(array.shape) for name, array in arrays.items()}
+        self.dtypes = {
+            name: np.dtype(getattr(array.dtype, "numpy_dtype", array.dtype)) for name, array in arrays.items()
+        }
+
+    def read(self, name: str, start: int | None = None, stop: int | None = None) -> np.ndarray:
+        """See `Source.read`."""
+        array = self._stores.get(name, self._entries[name])
+        array = array if start is None else array[start:stop]
+        try:
+            return array if isinstance(array, np.ndarray) else array.read().result()
+        except ValueError as error:
+            raise UserError(f"{self.path}: tensor {name} cannot be read ({_line(error)}); fetch it again") from error
+
+    def _open(self, name: str, entry: Any) -> tensorstore.TensorStore:
+        # The entry is a TensorStore spec of the machine that wrote it: only the folder's name still holds.
+        folder = pathlib.PurePosixPath(str(entry.get("kvstore", {}).get("path", ""))).name
+        spec = {"driver": "zarr", "kvstore": {"driver": "file", "path": str(self.path / folder)}}
+        try:
+            store = tensorstore.open(spec, read=True, open=True).result()
+        except ValueError as error:
+            raise UserError(f"{self.path}: tensor {name} cannot be read ({_line(error)}); fetch it again") from error
+        missing = self._missing_chunk(store, self.path / folder)
+        if missing:
+            raise UserError(f"{self.path}: tensor {name} lacks its chunk {missing}; fetch the folder again")
+        return store
+
+    @staticmethod
+    def _missing_chunk(store: tensorstore.TensorStore, folder: pathlib.Path) -> str:
+        # zarr reads a chunk that is not there as zeros.
+        grid = [-(-size // chunk) for size, chunk in zip(store.shape, store.chunk_layout.read_chunk.shape, strict=True)]
+        names = (".".join(map(str, index)) for index in np.ndindex(*grid))
+        return next((name for name in names if not (folder / name).is_file()), "")
+
+
+def open_source(path: str | pathlib.Path) -> Source:
+    """The reader that a path asks for: a folder with safetensors, a `.npz` file, or a T5X folder.
+
+    Raises:
+        UserError: none of these, or a damaged one.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise UserError(f"{path} does not exist; name a transformers folder, a big_vision .npz file or a T5X folder")
+    if path.is_file():
+        if path.suffix == ".npz":
+            return NpzSource(path)
+        if path.suffix in (".bin", ".pt", ".pth", ".pkl", ".pickle"):
+            raise UserError(f"{path} is a pickle, which can run code when read; save it as safetensors")
+    elif (path / T5X_FILE).is_file():
+        return T5xSource(path)
+    elif (path / "config.json").is_file() or any(path.glob("*.safetensors")):
+        return SafetensorsSource(path)
+    raise UserError(
+        f"{path} is no checkpoint known here: neither a folder with config.json and .safetensors files, nor a .npz "
+        f"file, nor a folder with the T5X file {T5X_FILE!r}"
+    )
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        UserError: no such file, or no JSON object.
+    """
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); fetch the whole folder") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}); fetch it again") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} holds a {type(tree).__name__}, needs an object; fetch it again")
+    return tree
+
+
+def _named(dtype: np.dtype) -> np.dtype:
+    """bfloat16 for the two bytes without a type that numpy makes of it, any other dtype as it is."""
+    return np.dtype(ml_dtypes.bfloat16) if dtype == np.dtype("V2") else dtype
+
+
+def _npy_header(archive: zipfile.ZipFile, member: str) -> tuple[tuple[int, ...], np.dtype]:
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+    return shape, dtype
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """ "a/b/c" -> array or TensorStore spec."""
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and "driver" not in value:
+            flat |= _flat(value, f"{prefix}{key}/")
+        else:
+            flat[prefix + str(key)] = value
+    return flat
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
