@@ -1,4 +1,4 @@
-"""The command ``rt2``: data | train | eval | sample | export. Every verb imports what it needs when it runs."""
+"""The command ``rt2``: data | convert | train | eval | sample | export. A verb imports what it needs when it runs."""
 
 import argparse
 import logging
@@ -27,6 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     _add_data(verbs)
+    _add_convert(verbs)
     _add_train(verbs)
     _add_eval(verbs)
     _add_sample(verbs)
@@ -174,6 +175,73 @@ def _data_vocabulary(arguments) -> None:
     print(f"{arguments.out}: {vocabulary.num_pieces} pieces, sha256 {vocabulary.sha256}")
 
 
+# --- rt2 convert ------------------------------------------------------------------------------------------------------
+
+
+def _add_convert(verbs) -> None:
+    convert = _verb(
+        verbs, "convert", _convert, "bring pretrained weights in",
+        "Reads transformers folders (T5 1.1, mT5, umT5, UL2, SigLIP, SigLIP 2, Gemma 1 and 2, PaliGemma 1 and 2),\n"
+        "big_vision .npz files (ViT, SigLIP, PaliGemma), T5X folders and folders of ours, and writes what a config's\n"
+        "init_from and model name. Any vision tower goes with any language model:\n"
+        "  rt2 convert --vision siglip-so400m-patch14-224 --text umt5-xl --vocabulary umt5.model --out runs/pali\n"
+        "  rt2 convert --model paligemma2-10b.npz --vocabulary paligemma.model --out runs/paligemma\n"
+        "Weights stream from file to file: memory does not grow with the model. Every tensor must find its place;\n"
+        "rt2 export --format takes a model out again.",
+    )  # fmt: skip
+    convert.add_argument("--model", type=_path, default=None, help="a checkpoint that gives every part")
+    convert.add_argument("--vision", type=_path, default=None, help="a checkpoint that gives the vision tower")
+    convert.add_argument("--text", type=_path, default=None, help="a checkpoint that gives the language model")
+    convert.add_argument("--out", type=_path, required=True, help="the folder to write")
+    convert.add_argument("--vocabulary", type=_path, default=None, help="SentencePiece model of the tokens")
+    convert.add_argument("--size", default=None, help="build this named size (default: what the checkpoints hold)")
+    convert.add_argument(
+        "--set", dest="settings", action="append", default=[], metavar="KEY=VALUE",
+        help="change the model's config, e.g. image_size=448 (positions are resampled), num_images=2,\n"
+        "text.activation=silu; repeatable",
+    )  # fmt: skip
+    convert.add_argument(
+        "--ignore", action="append", default=[], metavar="REGEX",
+        help="parameters of a checkpoint that are not wanted, e.g. 'decoder/.*'; repeatable",
+    )  # fmt: skip
+    convert.add_argument(
+        "--new", action="append", default=[], metavar="REGEX",
+        help="parameters that no checkpoint gives, drawn at random; repeatable",
+    )  # fmt: skip
+    convert.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default=None, help="how weights are stored (default: as they come)"
+    )
+    convert.add_argument("--seed", type=int, default=0, help="for what is drawn")
+
+
+def _convert(arguments) -> None:
+    try:
+        from rt2_jax.convert.importer import import_weights, parse_setting
+    except ImportError as error:
+        raise UserError(f"rt2 convert needs the package {error.name}; pip install 'rt2_jax[convert]'") from error
+    from rich.progress import Progress
+
+    from rt2_jax.convert.report import report
+    from rt2_jax.tokens.vocabulary import Vocabulary
+
+    with Progress(transient=True) as progress:
+        imported = import_weights(
+            arguments.out,
+            model=arguments.model,
+            vision=arguments.vision,
+            text=arguments.text,
+            size=arguments.size,
+            settings=dict(parse_setting(text) for text in arguments.settings),
+            vocabulary=Vocabulary.load(arguments.vocabulary) if arguments.vocabulary else None,
+            ignore=arguments.ignore,
+            new=arguments.new,
+            dtype=arguments.dtype,
+            seed=arguments.seed,
+            progress=progress,
+        )
+    report(imported, arguments.out)
+
+
 # --- rt2 train --------------------------------------------------------------------------------------------------------
 
 
@@ -285,16 +353,26 @@ def _sample(arguments) -> None:
 
 def _add_export(verbs) -> None:
     export = _verb(
-        verbs, "export", _export, "write a run's weights as a bundle",
+        verbs, "export", _export, "write a run's weights as a bundle, or for another framework",
         "A bundle is what evaluation and serving read: weights without optimizer state, vocabulary, bins and grammar,\n"
-        "held together by hashes. Of a run, its last complete checkpoint.",
+        "held together by hashes. Of a run, its last complete checkpoint. Other formats hold the weights alone.",
     )  # fmt: skip
     export.add_argument("--checkpoint", type=_path, required=True, help="a run's workdir, or another bundle")
     export.add_argument("--out", type=_path, required=True, help="the bundle's folder")
-    export.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="how weights are stored")
+    export.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="a bundle's stored weights")
+    export.add_argument(
+        "--format", choices=("bundle", "transformers", "big_vision", "t5x"), default="bundle",
+        help="transformers: PaliGemma, or T5 and SigLIP side by side; big_vision: .npz; t5x: the T5 (default bundle)",
+    )  # fmt: skip
 
 
 def _export(arguments) -> None:
+    if arguments.format != "bundle":
+        from rt2_jax.convert.exporter import export_weights
+
+        for line in export_weights(arguments.checkpoint, arguments.out, arguments.format):
+            print(f"{arguments.out}: {line}")
+        return
     from rt2_jax.train.bundle import load_bundle, save_bundle
 
     bundle = load_bundle(arguments.checkpoint)

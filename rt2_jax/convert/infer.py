@@ -12,6 +12,7 @@ ACTIVATIONS = {"gelu_pytorch_tanh": "gelu", "gelu_new": "gelu", "gelu": "gelu", 
 PALIGEMMA_TYPES = ("paligemma",)
 GEMMA_TYPES = ("gemma", "gemma2")
 T5_TYPES = ("t5", "mt5", "umt5")
+PROJECTOR_TYPE = "rt2_projector"  # what our exporter writes beside a vision and a text folder
 VISION_TYPES = ("siglip_vision_model", "siglip2_vision_model", "siglip", "siglip2")
 EPSILON = 1e-6
 
@@ -81,6 +82,8 @@ def _transformers(source: SafetensorsSource) -> Found:
             image_tokens=(size // vision.patch_size) ** 2,
             vocab_size=text.get("vocab_size", config.get("vocab_size", 257216)),
         )
+    if kind == PROJECTOR_TYPE:
+        return Found("projector")
     known = ", ".join((*T5_TYPES, *GEMMA_TYPES, *VISION_TYPES, *PALIGEMMA_TYPES))
     raise UserError(f"{where}: model_type {kind!r} is not read here; the known ones are {known}")
 

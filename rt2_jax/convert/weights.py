@@ -20,6 +20,9 @@ from rt2_jax.train.bundle import BUNDLE_FILE, params_path, read_meta
 # Tables without layers are read so many bytes at a time: they are a checkpoint's largest tensors.
 PIECE_BYTES = 64 << 20
 
+# The folders of a PaLI model that went out to transformers.
+PARTS = ("text", "vision", "projection")
+
 Index = tuple[int | slice, ...]
 
 
@@ -175,6 +178,26 @@ class ForeignWeights:
             )
 
 
+class JoinedWeights:
+    """What our exporter writes of a PaLI model for `transformers`: the folders ``text``, ``vision``, ``projection``."""
+
+    def __init__(self, path: pathlib.Path):
+        text, vision, _ = parts = [open_weights(path / name) for name in PARTS]
+        self.path, self.kind = path, f"{vision.kind}_{text.kind}"
+        self.vision, self.text = vision.vision, text.text
+        self.image_tokens, self.vocab_size = vision.image_tokens, text.vocab_size
+        self._parts = {name: part for part in parts for name in part.shapes}
+        self.shapes = {name: shape for part in parts for name, shape in part.shapes.items()}
+
+    def dtype(self, path: str) -> np.dtype:
+        """See `Weights.dtype`."""
+        return self._parts[path].dtype(path)
+
+    def pieces(self, path: str) -> Iterator[tuple[Index, np.ndarray]]:
+        """See `Weights.pieces`."""
+        return self._parts[path].pieces(path)
+
+
 def open_weights(path: str | pathlib.Path) -> Weights:
     """The weights at a path, of any format.
 
@@ -182,7 +205,11 @@ def open_weights(path: str | pathlib.Path) -> Weights:
         UserError: see `open_source`, `infer` and `ForeignWeights`.
     """
     path = pathlib.Path(path)
-    return NativeWeights(path) if (path / BUNDLE_FILE).is_file() else ForeignWeights(open_source(path))
+    if (path / BUNDLE_FILE).is_file():
+        return NativeWeights(path)
+    if all((path / name / "config.json").is_file() for name in PARTS):
+        return JoinedWeights(path)
+    return ForeignWeights(open_source(path))
 
 
 def layout_of(source: Source, found: Found) -> Layout:
@@ -207,6 +234,8 @@ def transformers_spelling(found: Found, names: Collection[str] = ()) -> Layout:
         return transformers_layout.gemma_spelling(found.text)
     if found.text is not None:
         return transformers_layout.t5_layout(found.text, names)
+    if found.vision is None:
+        return transformers_layout.projector_layout()
     return transformers_layout.siglip_spelling(found.vision, found.kind == "siglip2", names)
 
 
