@@ -55,7 +55,7 @@ def adapt_vocabulary(
         except SplitInteger:
             model = overwrite(model, least_frequent_pieces(model, corpus, NUM_INTEGERS))
         else:
-            raise UserError(f"vocabulary {source} has whole integers already; leave the corpus out")
+            raise UserError(f"vocabulary {source} has a token for each integer already; leave the corpus out")
     Vocabulary(model, source)  # refuses what is wrong with it before anything is written
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(model)

@@ -135,7 +135,7 @@ def test_whole_integers_need_no_corpus(foreign, tmp_path):
     assert vocabulary.integer_words[128] == "128" and vocabulary.word_start == " "
     assert vocabulary.encode(action_text(vocabulary, ACTION)) == action_tokens(vocabulary, ACTION).tolist()
     assert vocabulary.text_ids[vocabulary.integer_ids].all()
-    with pytest.raises(UserError, match="whole.model has whole integers already; leave the corpus out"):
+    with pytest.raises(UserError, match="whole.model has a token for each integer already; leave the corpus out"):
         adapt_vocabulary(tmp_path / "whole.model", tmp_path / "b.model", corpus=foreign.CORPUS)
     assert not (tmp_path / "b.model").exists()
 
