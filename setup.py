@@ -18,6 +18,7 @@ CORE = [
     "optax>=0.2.8,<0.3",
     "orbax-checkpoint>=0.12,<0.13",
     "pillow>=10.4",
+    "protobuf>=5",
     "rich>=13",
     "sentencepiece>=0.2.1,<0.3",
 ]

@@ -125,10 +125,26 @@ def _add_data(verbs) -> None:
     inspect.add_argument("--out", type=_path, default=None, help="where to write the sheet (default DATA/inspect.png)")
 
     vocabulary = _verb(
-        kinds, "vocabulary", _data_vocabulary, "train a SentencePiece vocabulary on the world's own corpus",
-        "The same corpus gives the same file; the shipped one was trained on an earlier state of it.",
+        kinds, "vocabulary", _data_vocabulary, "train a SentencePiece vocabulary, or adapt that of a public model",
+        "Without --adapt it trains one on the world's own corpus, where each integer is one token. The same corpus\n"
+        "gives the same file; the shipped one was trained on an earlier state of it.\n\n"
+        "With --adapt it makes the SentencePiece file of a public model one that actions can be written in. The\n"
+        "model's integers 0 to 255 are used where each is one token; else --overwrite-by counts pieces on a text of\n"
+        "yours, and the 256 rarest become the words <0> to <255> (PaLM-E's way). Text without them keeps its tokens.\n"
+        "The file that is written is the whole vocabulary: name it in rt2 data prepare --vocabulary and in a config.\n"
+        "  rt2 data vocabulary --adapt gemma.model --overwrite-by text.txt --out data/vocabularies/gemma.model",
     )  # fmt: skip
     vocabulary.add_argument("--out", type=_path, required=True, help="the .model file to write")
+    vocabulary.add_argument("--adapt", type=_path, default=None, metavar="FILE.model", help="a public model's file")
+    vocabulary.add_argument(
+        "--family", default=None,
+        help="with --adapt, add this family's pieces: t5, mt5, umt5 (T5X's ids), umt5_hf (the Transformers port's), "
+        "paligemma or gemma (default: add none)",
+    )  # fmt: skip
+    vocabulary.add_argument(
+        "--overwrite-by", type=_path, default=None, metavar="CORPUS.txt",
+        help="with --adapt, a text in the languages that the model is to keep, one text a line",
+    )  # fmt: skip
 
 
 def _data_build(arguments) -> None:
@@ -169,10 +185,19 @@ def _data_inspect(arguments) -> None:
 
 def _data_vocabulary(arguments) -> None:
     from rt2_jax.sim.corpus import corpus
+    from rt2_jax.tokens.adapt import adapt_vocabulary, read_corpus
     from rt2_jax.tokens.train_vocabulary import train_vocabulary
 
-    vocabulary = train_vocabulary(corpus(), arguments.out)
+    if arguments.adapt is None:
+        if arguments.family or arguments.overwrite_by:
+            raise UserError("--family and --overwrite-by change a public model's file; name it with --adapt")
+        vocabulary = train_vocabulary(corpus(), arguments.out)
+    else:
+        counted = read_corpus(arguments.overwrite_by) if arguments.overwrite_by else None
+        vocabulary = adapt_vocabulary(arguments.adapt, arguments.out, arguments.family, counted)
+    words, ids = vocabulary.integer_words, vocabulary.integer_ids
     print(f"{arguments.out}: {vocabulary.num_pieces} pieces, sha256 {vocabulary.sha256}")
+    print(f"  integers are written {words[0]} to {words[-1]}: tokens {', '.join(map(str, ids[:4]))}, ..., {ids[-1]}")
 
 
 # --- rt2 convert ------------------------------------------------------------------------------------------------------

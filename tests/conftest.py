@@ -1,5 +1,6 @@
 """What every test shares: one hypothesis profile, patient with slow machines, and JAX on the CPU."""
 
+import importlib.util
 import os
 import pathlib
 
@@ -26,3 +27,13 @@ def pytest_collection_modifyitems(config, items):
             "tests/data and tests/test_cli.py load TensorFlow, tests/sim and tests/evaluate load OpenGL; both crash "
             "in one process: run `make test`, which runs them apart, or name fewer folders"
         )
+
+
+@pytest.fixture(scope="session")
+def foreign():
+    """The module `foreign.py`: small models in the look of public ones."""
+    path = pathlib.Path(__file__).with_name("foreign.py")
+    spec = importlib.util.spec_from_file_location("rt2_jax_tests_foreign", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

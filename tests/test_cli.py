@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from rt2_jax.cli import main
+from rt2_jax.tokens.vocabulary import Vocabulary
 
 VERBS = [
     ["data", "build"],
@@ -104,6 +105,25 @@ def test_noise_that_is_no_probability(tmp_path, capsys):
     asked = ["data", "build", "--data", tmp_path / "data", "--noise", "2"]
     assert "noise is 2.0; choose 0.0 to 1.0" in one_line(asked, capsys)
     assert not (tmp_path / "data").exists()
+
+
+def test_adapting_a_vocabulary(foreign, tmp_path, capsys):
+    (tmp_path / "gemma.model").write_bytes(foreign.train("gemma"))
+    (tmp_path / "text.txt").write_text("\n".join(foreign.CORPUS), encoding="utf-8")
+    adapt = ["data", "vocabulary", "--adapt", tmp_path / "gemma.model", "--out", tmp_path / "out.model"]
+    assert "--overwrite-by" in one_line(adapt, capsys)
+    overwrite = [*adapt, "--overwrite-by", tmp_path / "text.txt"]
+    assert "family paligemma have 256000" in one_line([*overwrite, "--family", "paligemma"], capsys)
+    assert not (tmp_path / "out.model").exists()
+    assert main([str(argument) for argument in overwrite]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert "900 pieces, sha256 " in first and "integers are written <0> to <255>: tokens " in second
+    assert Vocabulary.load(tmp_path / "out.model").sha256 == first.split()[-1]
+
+
+def test_a_family_without_a_model_is_refused(tmp_path, capsys):
+    line = one_line(["data", "vocabulary", "--out", tmp_path / "a.model", "--family", "t5"], capsys)
+    assert "name it with --adapt" in line and not (tmp_path / "a.model").exists()
 
 
 def test_an_unrecognised_argument_stops_before_any_work(tmp_path):

@@ -30,7 +30,7 @@ class SeqioVocabulary(seqio.Vocabulary):
 
     @property
     def unk_id(self) -> int:
-        """Id that no text gives: unknown characters become bytes."""
+        """Id of what the pieces cannot spell; with bytes among them, of nothing."""
         return self.vocabulary.unk_id
 
     @property

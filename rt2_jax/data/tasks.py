@@ -100,9 +100,10 @@ def register_robot_task(
     if mode not in MODES:
         raise UserError(f"task {name}: mode {mode!r} is unknown; choose one of {', '.join(MODES)}")
     bins = ActionBins(card.space)
+    vocabulary = vocabulary or Vocabulary.load()
 
     def texts(actions: np.ndarray, instructions: np.ndarray, plans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        targets = [action_text(row) for row in bins.encode(actions)]
+        targets = [action_text(vocabulary, row) for row in bins.encode(actions)]
         asked = [instruction.decode("utf-8") for instruction in instructions]
         if mode == "action":
             return _strings(map(prompts.robot_prompt, asked)), _strings(targets)

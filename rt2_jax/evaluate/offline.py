@@ -112,7 +112,7 @@ def _act(policy: AnsweringPolicy, examples: Sequence[Example], mode: str) -> tup
 
 def score_actions(policy: AnsweringPolicy, task: str, examples: Sequence[Example]) -> ActionScores:
     """Greedy actions against the demonstrations'. Errors are between decoded values: what the robot would have felt."""
-    wanted = np.stack([parse_action_text(example.target, policy.bins.width) for example in examples])
+    wanted = np.stack([parse_action_text(policy.vocabulary, example.target, policy.bins.width) for example in examples])
     decoded, _ = _act(policy, examples, "action")
     right = decoded == wanted
     wanted_values, values = policy.bins.decode(wanted), policy.bins.decode(decoded)
@@ -163,7 +163,7 @@ def _score_plans(
     """
     decoded, texts = _act(policy, examples, "plan")
     targets = [_split_plan(example.target) for example in examples]
-    wanted = np.stack([parse_action_text(action, policy.bins.width) for _, action in targets])
+    wanted = np.stack([parse_action_text(policy.vocabulary, action, policy.bins.width) for _, action in targets])
     pairs = zip(texts, targets, strict=True)
     hits = sum(exact_match(_PLACE.sub("", _split_plan(text)[0]), _PLACE.sub("", plan)) for text, (plan, _) in pairs)
     share = hits / len(examples)

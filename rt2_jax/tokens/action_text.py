@@ -1,4 +1,7 @@
-"""The action string, ``"1 128 91 241 5 101 127 217"`` (RT-2, section 3.2): bins <-> text <-> token ids."""
+"""The action string, ``"1 128 91 241 5 101 127 217"`` (RT-2, section 3.2): bins <-> text <-> token ids.
+
+How an integer is spelt is the vocabulary's matter: where it has no whole ones, the string is ``"<1> <128> <91> ..."``.
+"""
 
 from collections.abc import Sequence
 
@@ -11,32 +14,35 @@ from rt2_jax.tokens.vocabulary import NUM_INTEGERS, Vocabulary
 ACTION_MARKER = "Action:"
 
 
-def action_text(bins: Sequence[int] | np.ndarray) -> str:
+def action_text(vocabulary: Vocabulary, bins: Sequence[int] | np.ndarray) -> str:
     """One action's bins as text, single spaces between them.
 
     Args:
+        vocabulary: which spells the integers.
         bins: int[width], each in 0..255.
 
     Raises:
         UserError: not one row of integers in 0..255.
     """
-    return " ".join(str(value) for value in _check(bins))
+    return vocabulary.word_start + " ".join(vocabulary.integer_words[value] for value in _check(bins))
 
 
-def parse_action_text(text: str, width: int) -> np.ndarray:
+def parse_action_text(vocabulary: Vocabulary, text: str, width: int) -> np.ndarray:
     """int32[width] of an action string.
 
     Raises:
-        UserError: another number of words than `width`, or a word that is not an integer in 0..255.
+        UserError: another number of words than `width`, or a word that is not one of the vocabulary's integers.
     """
+    integers = {word: integer for integer, word in enumerate(vocabulary.integer_words)}
     words = text.split()
-    if len(words) != width or not all(word.isascii() and word.isdigit() for word in words):
-        raise UserError(f"action text {text!r} is not {width} integers of 0..{NUM_INTEGERS - 1} with spaces between")
-    return _check([int(word) for word in words])
+    if len(words) != width or not all(word in integers for word in words):
+        first, *_, last = vocabulary.integer_words
+        raise UserError(f"action text {text!r} is not {width} integers of {first}..{last} with spaces between")
+    return np.array([integers[word] for word in words], np.int32)
 
 
 def action_tokens(vocabulary: Vocabulary, bins: Sequence[int] | np.ndarray) -> np.ndarray:
-    """int32[width]: one token a bin, the same ids as ``vocabulary.encode(action_text(bins))``.
+    """int32[width]: one token a bin, the same ids as ``vocabulary.encode(action_text(vocabulary, bins))``.
 
     Raises:
         UserError: not one row of integers in 0..255.

@@ -2,7 +2,7 @@
 
 Three modes, told apart by their start state:
 
-* ``text``: any text token of the vocabulary, integers included, then EOS.
+* ``text``: any text token of the vocabulary, numerals included, then EOS.
 * ``action``: one allowed bin for each position, then EOS.
 * ``plan``: any text, then the literal ``Action:``, then an action, then EOS.
 
@@ -26,7 +26,7 @@ from rt2_jax.tokens.vocabulary import Vocabulary
 MODES = ("text", "action", "plan")
 FORBIDDEN = -1
 # What may stand before the marker; its tokens must be the same after each.
-_MARKER_CONTEXTS = ("", "pick red cube.", "x", "x)", "7", "7.", "Plan: a", "é")
+_MARKER_CONTEXTS = ("pick red cube.", "x", "x)", "7", "7.", "Plan: a", "é")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -155,13 +155,13 @@ def marker_tokens(vocabulary: Vocabulary) -> list[int]:
     found = []
     for context in _MARKER_CONTEXTS:
         before = vocabulary.encode(context)
-        tokens = vocabulary.encode(f"{context} {ACTION_MARKER} 0 1".lstrip())
+        tokens = vocabulary.encode(f"{context} {ACTION_MARKER} {' '.join(vocabulary.integer_words[:2])}")
         tail = [int(vocabulary.integer_ids[0]), int(vocabulary.integer_ids[1])]
         found.append(tokens[len(before) : -2])
         if tokens[: len(before)] != before or tokens[-2:] != tail or not found[-1] or found[-1] != found[0]:
             raise UserError(
-                f"vocabulary {vocabulary.path}: {ACTION_MARKER!r} has other tokens after {context!r} than alone; "
-                "use a vocabulary whose pieces do not cross spaces"
+                f"vocabulary {vocabulary.path}: {ACTION_MARKER!r} has other tokens after {context!r} than after "
+                f"{_MARKER_CONTEXTS[0]!r}; use a vocabulary whose pieces do not cross spaces"
             )
     return found[0]
 

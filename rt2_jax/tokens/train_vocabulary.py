@@ -51,7 +51,7 @@ def train_vocabulary(corpus: Iterable[str], path: str | pathlib.Path, num_words:
         "num_threads": 1,
         "pad_id": Vocabulary.pad_id,
         "eos_id": Vocabulary.eos_id,
-        "unk_id": Vocabulary.unk_id,
+        "unk_id": 2,
         "bos_id": -1,
         "minloglevel": 2,
     }

@@ -6,6 +6,7 @@ weights in ``checkpoints/<step>/params``; `load_bundle` reads both.
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import pathlib
 import shutil
@@ -70,7 +71,11 @@ def bundle_meta(
     return {
         "format": BUNDLE_FORMAT,
         "model": model.to_json(),
-        "vocabulary": {"file": VOCABULARY_FILE, "sha256": vocabulary.sha256},
+        "vocabulary": {
+            "file": VOCABULARY_FILE,
+            "sha256": vocabulary.sha256,
+            "integer_ids": vocabulary.integer_ids.tolist(),
+        },
         "card": card_to_json(card),
         "bins": bins.to_json(),
         "grammar": {"sha256": build_grammar(vocabulary, bins.allowed).sha256},
@@ -185,7 +190,8 @@ def load_bundle(directory: str | pathlib.Path, shardings: Any = None) -> LoadedB
             default device.
 
     Raises:
-        UserError: a missing or damaged file, or a vocabulary, grammar or parameter tree other than bundle.json's.
+        UserError: a missing or damaged file, or a vocabulary, integers, grammar or parameter tree other than
+            bundle.json's.
     """
     directory = pathlib.Path(directory)
     meta = read_meta(directory)
@@ -195,6 +201,7 @@ def load_bundle(directory: str | pathlib.Path, shardings: Any = None) -> LoadedB
         )
     vocabulary = Vocabulary.load(directory / meta["vocabulary"]["file"])
     check_vocabulary(meta, vocabulary.sha256, f"{directory / meta['vocabulary']['file']}")
+    _check_integers(meta, vocabulary, directory)
     card, bins = card_from_json(meta["card"]), ActionBins.from_json(meta["bins"])
     grammar = build_grammar(vocabulary, bins.allowed).sha256
     if grammar != meta["grammar"]["sha256"]:
@@ -301,6 +308,18 @@ def check_vocabulary(meta: Mapping[str, Any], sha256: str, what: str) -> None:
             f"vocabulary {sha256[:12]} of {what} is not {meta['vocabulary']['sha256'][:12]}, which the weights were "
             "trained with; name that vocabulary, for its token ids mean other text"
         )
+
+
+def _check_integers(meta: Mapping[str, Any], vocabulary: Vocabulary, directory: pathlib.Path) -> None:
+    found = vocabulary.integer_ids.tolist()
+    # Bundles of earlier releases do not have them.
+    saved = meta["vocabulary"].get("integer_ids", found)
+    for integer, (wanted, token) in enumerate(itertools.zip_longest(saved, found)):
+        if wanted != token:
+            raise UserError(
+                f"{directory}: the integer {integer} is token {wanted} in {BUNDLE_FILE}, {token} in its vocabulary; "
+                "use the release that wrote it, or export the bundle anew"
+            )
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -84,7 +84,7 @@ def test_action_examples_are_every_step_with_its_bins(built, registered):
     for found, (image, instruction, action) in zip(examples, rows, strict=True):
         assert found["image"] == image
         assert WORDS.decode(found["inputs"]) == f"Q: what action should the robot take to {instruction.decode()}? A:"
-        assert WORDS.decode(found["targets"]) == action_text(bins.encode(action))
+        assert WORDS.decode(found["targets"]) == action_text(WORDS, bins.encode(action))
         assert found["targets"][-1] == WORDS.eos_id and len(found["targets"]) == 9
     # The last step of an episode terminates and is trained on.
     assert WORDS.decode(examples[-1]["targets"]).startswith("0 ")

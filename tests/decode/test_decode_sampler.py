@@ -259,4 +259,4 @@ def test_a_row_that_cannot_fit_stays_within_the_grammar(run, parts):
 
 def test_action_string_of_the_paper(run):
     samples = run([ACTION_IDS], ["action"])
-    assert VOCABULARY.decode(samples.tokens[0]) == action_text([1, 128, 91, 241, 5, 101, 127, 217])
+    assert VOCABULARY.decode(samples.tokens[0]) == action_text(VOCABULARY, [1, 128, 91, 241, 5, 101, 127, 217])

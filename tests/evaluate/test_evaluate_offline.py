@@ -16,12 +16,14 @@ from rt2_jax.tokens.action_text import action_text, parse_action_text
 from rt2_jax.tokens.vocabulary import Vocabulary
 
 FRAME = np.zeros((1, 8, 8, 3), np.uint8)
+VOCABULARY = Vocabulary.load()
 
 
 class Oracle:
     """Answers from a table prompt -> target; acts by it in both modes, with `nudge` bins of error on dx and dy."""
 
     def __init__(self, fakes, examples, nudge=0, reply=None):
+        self.vocabulary = VOCABULARY
         self.bins, self.fakes, self.nudge, self.reply = fakes.bins, fakes, nudge, reply
         self.table = {example.prompt: example.target for example in examples}
         self.sizes = []
@@ -30,7 +32,7 @@ class Oracle:
         self.sizes.append(len(images))
         template = {"action": robot_prompt, "plan": plan_prompt}[mode]
         texts = [self.table[template(instruction)] for instruction in instructions]
-        bins = np.stack([parse_action_text(text.split("Action:")[-1], 8) for text in texts])
+        bins = np.stack([parse_action_text(self.vocabulary, text.split("Action:")[-1], 8) for text in texts])
         bins[:, 1:3] += self.nudge
         output = self.fakes.acting(self.bins.decode(bins))
         output.text = texts
@@ -47,7 +49,7 @@ def action_examples(count, template=robot_prompt, target=lambda text: text):
     for index in range(count):
         bins = rng.integers(10, 240, 8)
         bins[0] = int(index % 4 != 0)
-        examples.append(Example(FRAME, template(f"reach object {index}"), target(action_text(bins))))
+        examples.append(Example(FRAME, template(f"reach object {index}"), target(action_text(VOCABULARY, bins))))
     return examples
 
 

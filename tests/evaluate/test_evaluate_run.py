@@ -45,7 +45,7 @@ def workplace(tmp_path_factory):
     rng = np.random.default_rng(0)
     image = encode_jpeg(rng.integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8))
     pairs = {
-        "tabletop_robot_action": (robot_prompt("pick red cube"), action_text(np.array([1, *[128] * 6, 0]))),
+        "tabletop_robot_action": (robot_prompt("pick red cube"), action_text(vocabulary, np.array([1, *[128] * 6, 0]))),
         "tabletop_web_locate": (locate_prompt("red cube"), "34 56"),
     }
     for task, (prompt, target) in pairs.items():

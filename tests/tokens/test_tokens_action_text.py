@@ -15,14 +15,14 @@ PAPER = "1 128 91 241 5 101 127 217"
 @PATIENT
 @given(st.lists(st.integers(0, 255), min_size=8, max_size=8))
 def test_bins_text_and_tokens_agree(bins):
-    text = action_text(bins)
+    text = action_text(VOCABULARY, bins)
     tokens = action_tokens(VOCABULARY, bins)
     assert VOCABULARY.encode(text) == tokens.tolist()
-    assert parse_action_text(text, 8).tolist() == bins == bins_of_tokens(VOCABULARY, tokens).tolist()
+    assert parse_action_text(VOCABULARY, text, 8).tolist() == bins == bins_of_tokens(VOCABULARY, tokens).tolist()
 
 
 def test_the_papers_example():
-    assert action_text(np.array([1, 128, 91, 241, 5, 101, 127, 217])) == PAPER
+    assert action_text(VOCABULARY, np.array([1, 128, 91, 241, 5, 101, 127, 217])) == PAPER
     assert bins_of_tokens(VOCABULARY, np.array([VOCABULARY.encode(PAPER)] * 2)).shape == (2, 8)
 
 
@@ -31,13 +31,13 @@ def test_the_papers_example():
 )
 def test_other_text_is_refused(text):
     with pytest.raises(UserError):
-        parse_action_text(text, 8)
+        parse_action_text(VOCABULARY, text, 8)
 
 
 @pytest.mark.parametrize("bins", [[256], [-1], [1.0], [[1]]])
 def test_other_bins_are_refused(bins):
     with pytest.raises(UserError, match="action bins"):
-        action_text(bins)
+        action_text(VOCABULARY, bins)
     with pytest.raises(UserError, match="action bins"):
         action_tokens(VOCABULARY, bins)
 

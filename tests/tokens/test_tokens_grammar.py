@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,7 +20,8 @@ GRAMMAR = build_grammar(VOCABULARY, ALLOWED)
 EOS = VOCABULARY.eos_id
 PLAIN_TEXT = np.flatnonzero(VOCABULARY.text_ids)
 ACTION = [1, 128, 91, 241, 5, 101, 127, 217]
-ACTION_IDS = VOCABULARY.encode(action_text(ACTION))
+spelt = functools.partial(action_text, VOCABULARY)
+ACTION_IDS = VOCABULARY.encode(spelt(ACTION))
 
 bins_strategy = st.tuples(st.integers(0, 1), *[st.integers(0, 255)] * 7)
 text_strategy = st.lists(st.sampled_from(PLAIN_TEXT.tolist()), max_size=30)
@@ -29,6 +32,7 @@ class ToyVocabulary:
 
     path, size, pad_id, eos_id, unk_id = "toy", 128, 0, 1, 2
     integer_ids = np.arange(10, 14, dtype=np.int32)
+    integer_words = ("0", "1", "2", "3")
     text_ids = (np.arange(128) >= 3) & (np.arange(128) < 20)
 
     def __init__(self, marker):
@@ -60,9 +64,9 @@ def test_table_is_small_and_numpy():
 @PATIENT
 @given(bins_strategy)
 def test_every_valid_action_is_accepted(bins):
-    ids = VOCABULARY.encode(action_text(bins))
+    ids = VOCABULARY.encode(spelt(bins))
     assert GRAMMAR.accepts([*ids, EOS, 0, 0], "action")
-    assert GRAMMAR.accepts([*VOCABULARY.encode(plan_target("pick red cube", action_text(bins))), EOS], "plan")
+    assert GRAMMAR.accepts([*VOCABULARY.encode(plan_target("pick red cube", spelt(bins))), EOS], "plan")
     assert GRAMMAR.accepts([*ids, EOS], "text")
 
 
@@ -103,7 +107,7 @@ def test_a_plan_ends_only_after_its_action(tokens, bins):
     found = any(tokens[i : i + len(marker)] == marker for i in range(len(tokens)))
     if not found:
         assert not GRAMMAR.accepts([*tokens, EOS], "plan")
-        assert GRAMMAR.accepts([*tokens, *marker, *VOCABULARY.encode(action_text(bins)), EOS], "plan")
+        assert GRAMMAR.accepts([*tokens, *marker, *VOCABULARY.encode(spelt(bins)), EOS], "plan")
 
 
 def test_only_the_canonical_marker_starts_an_action():
@@ -150,15 +154,15 @@ def test_steps_to_end():
 def test_other_terminate_bins():
     grammar = build_grammar(VOCABULARY, ActionBins(ARM, continue_token=7, terminate_token=200).allowed)
     for first, valid in ((7, True), (200, True), (1, False), (0, False)):
-        assert grammar.accepts([*VOCABULARY.encode(action_text([first, *ACTION[1:]])), EOS], "action") == valid
+        assert grammar.accepts([*VOCABULARY.encode(spelt([first, *ACTION[1:]])), EOS], "action") == valid
     assert grammar.sha256 != GRAMMAR.sha256
     assert build_grammar(VOCABULARY, ALLOWED).sha256 == GRAMMAR.sha256
 
 
 def test_fewer_bins_bound_the_integers():
     grammar = build_grammar(VOCABULARY, ActionBins(ARM, num_bins=16).allowed)
-    assert grammar.accepts([*VOCABULARY.encode(action_text([1, *[15] * 7])), EOS], "action")
-    assert not grammar.accepts([*VOCABULARY.encode(action_text([1, *[16] * 7])), EOS], "action")
+    assert grammar.accepts([*VOCABULARY.encode(spelt([1, *[15] * 7])), EOS], "action")
+    assert not grammar.accepts([*VOCABULARY.encode(spelt([1, *[16] * 7])), EOS], "action")
 
 
 def test_unknown_mode():
@@ -185,5 +189,5 @@ def test_a_vocabulary_that_never_saw_the_marker_spells_it(tmp_path):
     vocabulary = train_vocabulary(["pick red cube"] * 8, tmp_path / "small.model", num_words=32)
     assert len(marker_tokens(vocabulary)) > 2
     grammar = build_grammar(vocabulary, ALLOWED)
-    ids = vocabulary.encode(plan_target("pick red cube", action_text(ACTION)))
+    ids = vocabulary.encode(plan_target("pick red cube", action_text(vocabulary, ACTION)))
     assert grammar.accepts([*ids, EOS], "plan")

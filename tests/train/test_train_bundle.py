@@ -12,6 +12,7 @@ from rt2_jax.actions.bins import ActionBins
 from rt2_jax.actions.card import load_card
 from rt2_jax.errors import UserError
 from rt2_jax.models.backbone import make_backbone
+from rt2_jax.tokens.adapt import adapt_vocabulary
 from rt2_jax.tokens.vocabulary import Vocabulary
 from rt2_jax.train.bundle import bundle_meta, load_bundle, model_hash, save_bundle
 from rt2_jax.train.config import make_config
@@ -139,3 +140,34 @@ def test_the_model_hash_is_of_what_the_weights_mean(parts):
     assert model_hash({**model, "image_size": 64}) != model_hash(model)
     # Written before the field existed: its default.
     assert model_hash({key: value for key, value in model.items() if key != "num_images"}) == model_hash(model)
+
+
+def test_the_integers_are_saved_and_compared(bundle, parts):
+    saved = json.loads((bundle / "bundle.json").read_text())["vocabulary"]
+    assert saved["integer_ids"] == parts[2].integer_ids.tolist()
+    wrong = [*saved["integer_ids"][:5], 3, *saved["integer_ids"][6:]]
+    change_meta(vocabulary={**saved, "integer_ids": wrong})(bundle)
+    with pytest.raises(UserError, match=r"the integer 5 is token 3 in bundle.json, \d+ in its vocabulary; use the rel"):
+        load_bundle(bundle)
+    change_meta(vocabulary={**saved, "integer_ids": saved["integer_ids"][:9]})(bundle)
+    with pytest.raises(UserError, match=r"the integer 9 is token None in bundle.json"):
+        load_bundle(bundle)
+
+
+def test_a_bundle_of_an_earlier_release_has_no_integers_and_loads(bundle, parts):
+    saved = json.loads((bundle / "bundle.json").read_text())["vocabulary"]
+    change_meta(vocabulary={"file": saved["file"], "sha256": saved["sha256"]})(bundle)
+    assert load_bundle(bundle).vocabulary.sha256 == parts[2].sha256
+
+
+def test_an_overwritten_vocabulary_travels_with_the_bundle(small_fields, foreign, tmp_path):
+    (tmp_path / "t5.model").write_bytes(foreign.train("t5"))
+    vocabulary = adapt_vocabulary(tmp_path / "t5.model", tmp_path / "adapted.model", corpus=foreign.CORPUS)
+    card = load_card("tabletop")
+    model = model_config(make_config(small_fields), vocabulary)
+    params = make_backbone(model).init(jax.random.key(0))
+    meta = bundle_meta(model, vocabulary, card, ActionBins(card.space), prompt_len=8, target_len=12)
+    save_bundle(tmp_path / "bundle", params, meta, vocabulary)
+    loaded = load_bundle(tmp_path / "bundle")
+    assert loaded.vocabulary.integer_words[128] == "<128>" and loaded.vocabulary.sha256 == vocabulary.sha256
+    assert loaded.meta["vocabulary"]["integer_ids"] == vocabulary.integer_ids.tolist()
