@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from rt2_jax.data.mixtures import MIXTURES
+from rt2_jax.data.mixtures import MIXTURES, ROBOT
 from rt2_jax.models.sizes import get_config
 from rt2_jax.train.config import load_config
 from rt2_jax.train.resolve import task_weights
@@ -23,7 +23,14 @@ def test_config(path):
 
 
 def test_the_papers_settings():
-    """The settings that RT-2 reports: learning rate 1e-3, batch 2048, 80k and 270k steps."""
-    for name, steps in (("rt2_pali_x_55b", 80_000), ("rt2_pali_x_5b", 270_000)):
+    """The settings that RT-2 reports: steps, batch, learning rate and the robot's share of the mixture."""
+    for name, settings, share in (
+        ("rt2_pali_x_55b", (80_000, 2048, 1e-3), 0.5),
+        ("rt2_pali_x_5b", (270_000, 2048, 1e-3), 0.5),
+        ("rt2_palm_e_12b", (1_000_000, 512, 4e-4), 0.66),
+    ):
         config = load_config(CONFIGS[0].with_name(f"{name}.py"))
-        assert (config.steps, config.batch_size, config.optimizer.learning_rate) == (steps, 2048, 1e-3)
+        assert (config.steps, config.batch_size, config.optimizer.learning_rate) == settings
+        weights = task_weights(config)
+        robot = sum(weight for task, weight in weights.items() if task in ROBOT)
+        assert robot / sum(weights.values()) == pytest.approx(share)

@@ -6,99 +6,53 @@ import jax
 import numpy as np
 
 from rt2_jax.errors import UserError
+from rt2_jax.models import parts
 from rt2_jax.models.backbone import make_backbone
 from rt2_jax.models.config import EncoderDecoderConfig, ModelConfig, PrefixLmConfig, VitConfig
 
-VIT_G = VitConfig(patch_size=14, width=1664, layers=48, heads=16, head_dim=104, mlp=8192)
-VIT_22B = VitConfig(
-    patch_size=14, width=6144, layers=48, heads=48, head_dim=128, mlp=24576,
-    parallel_blocks=True, qk_norm=True, qkv_bias=False, norm_bias=False,
-)  # fmt: skip
-UL2_3B = EncoderDecoderConfig(width=2048, encoder_layers=24, decoder_layers=24, heads=32, head_dim=64, mlp=5120)
-UL2_32B = EncoderDecoderConfig(
-    width=4096, encoder_layers=50, decoder_layers=50, heads=16, head_dim=256, mlp=16384,
-    activation="silu", decoder_norm_scale=False,
-)  # fmt: skip
 
-# PaLM's choices (arXiv 2204.02311, section 2), whatever the size.
-PALM = {"activation": "silu", "parallel_block": True, "norm": "layer", "scaled_inputs": False}
+def _full(
+    name: str, vision: VitConfig, text: EncoderDecoderConfig | PrefixLmConfig, vocab_size: int, num_images: int = 1
+) -> ModelConfig:
+    """A model for accelerators, on frames of 224 pixels."""
+    return ModelConfig(
+        name=name,
+        vision=vision,
+        text=text,
+        image_size=224,
+        vocab_size=vocab_size,
+        num_images=num_images,
+        compute_dtype="bfloat16",
+        remat="full",
+    )
 
-TINY_VIT = VitConfig(
-    patch_size=12, width=128, layers=2, heads=4, head_dim=32, mlp=512, stem_widths=(16, 32),
-    branch_init=0.0, position_std=0.25,
-)  # fmt: skip
 
+def _laptop(
+    name: str, vision: VitConfig, text: EncoderDecoderConfig | PrefixLmConfig, scan_unroll: bool
+) -> ModelConfig:
+    """A model for the tabletop world and a CPU, with the vocabulary that ships."""
+    return ModelConfig(name=name, vision=vision, text=text, image_size=96, vocab_size=2304, scan_unroll=scan_unroll)
+
+
+# Vocabularies are padded to a multiple of 128 tokens (see tokens/vocabulary.py).
 SIZES: dict[str, ModelConfig] = {
     config.name: config
     for config in (
-        ModelConfig(
-            name="tiny",
-            vision=TINY_VIT,
-            text=EncoderDecoderConfig(
-                width=128,
-                encoder_layers=2,
-                decoder_layers=2,
-                heads=4,
-                head_dim=32,
-                mlp=384,
-                encoder_branch_init=0.1,
-            ),
-            image_size=96,
-            vocab_size=2304,
-            scan_unroll=True,
-        ),
-        ModelConfig(
-            name="tiny_palm_e",
-            vision=TINY_VIT,
-            text=PrefixLmConfig(
-                width=128,
-                layers=4,
-                heads=4,
-                kv_heads=1,
-                head_dim=32,
-                mlp=512,
-                branch_init=0.1,
-                **PALM,
-            ),
-            image_size=96,
-            vocab_size=2304,
-            scan_unroll=True,
-        ),
-        ModelConfig(
-            name="small",
-            vision=VitConfig(patch_size=12, width=384, layers=6, heads=6, head_dim=64, mlp=1536, stem_widths=(32, 64)),
-            text=EncoderDecoderConfig(width=384, encoder_layers=4, decoder_layers=4, heads=6, head_dim=64, mlp=1024),
-            image_size=96,
-            vocab_size=2304,
-        ),
-        ModelConfig(
-            name="pali_3b",
-            vision=VIT_G,
-            text=UL2_3B,
-            image_size=224,
-            vocab_size=32128,
-            num_images=2,
-            compute_dtype="bfloat16",
-            remat="full",
-        ),
-        ModelConfig(
-            name="pali_x_5b",
-            vision=VIT_G,
-            text=UL2_3B,
-            image_size=224,
-            vocab_size=250112,
-            compute_dtype="bfloat16",
-            remat="full",
-        ),
-        ModelConfig(
-            name="pali_x_55b",
-            vision=VIT_22B,
-            text=UL2_32B,
-            image_size=224,
-            vocab_size=250112,
-            compute_dtype="bfloat16",
-            remat="full",
-        ),
+        _laptop("tiny", parts.TINY_VIT, parts.TINY_T5, scan_unroll=True),
+        _laptop("tiny_palm_e", parts.TINY_VIT, parts.TINY_PALM, scan_unroll=True),
+        _laptop("small", parts.SMALL_VIT, parts.SMALL_T5, scan_unroll=False),
+        # RT-2's own (arXiv 2307.15818, section 3 and appendix): PaLI-3B on Language Table, PaLI-X, PaLM-E.
+        _full("pali_3b", parts.VIT_G, parts.UL2_3B, 32_128, num_images=2),
+        _full("pali_x_5b", parts.VIT_G, parts.UL2_3B, 250_112),
+        _full("pali_x_55b", parts.VIT_22B, parts.UL2_32B, 250_112),
+        _full("palm_e_12b", parts.VIT_E, parts.PALM_8B, 256_000),
+        # Open stand-ins, whose weights anyone can bring.
+        _full("siglip_umt5_xl", parts.VIT_SO400M, parts.UMT5_XL, 256_384),
+        _full("siglip_ul2_20b", parts.VIT_SO400M, parts.UL2_20B, 32_128),
+        _full("paligemma_3b", parts.VIT_SO400M, parts.GEMMA_2B, 257_280),
+        _full("paligemma2_3b", parts.VIT_SO400M, parts.GEMMA2_2B, 257_280),
+        _full("paligemma2_10b", parts.VIT_SO400M, parts.GEMMA2_9B, 257_280),
+        _full("paligemma2_28b", parts.VIT_SO400M, parts.GEMMA2_27B, 257_280),
     )
 }
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 
 from rt2_jax.errors import UserError
-from rt2_jax.models import SIZES, EncoderDecoderConfig, ModelConfig, VitConfig, get_config, param_count
+from rt2_jax.models import SIZES, EncoderDecoderConfig, ModelConfig, PrefixLmConfig, VitConfig, get_config, param_count
+from rt2_jax.models.parts import MT5_L
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -26,9 +27,11 @@ def test_json_round_trip(name):
     bias=st.booleans(),
 )
 def test_changed_configs_round_trip(name, images, rate, remat, bias):
+    kind = "post_norms" if isinstance(get_config(name).text, PrefixLmConfig) else "per_layer_bias"
     config = get_config(name).replace(
-        num_images=images, remat=remat, text={"dropout_rate": rate, "per_layer_bias": bias}, vision={"qk_norm": bias}
+        num_images=images, remat=remat, text={"dropout_rate": rate, kind: bias}, vision={"qk_norm": bias}
     )
+    assert getattr(config.text, kind) == bias
     assert config.text.dropout_rate == rate and config.vision.qk_norm == bias
     assert ModelConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
 
@@ -74,6 +77,14 @@ PUBLISHED = [
     ("pali_x_55b", {"vision": 21.74, "text": 32.25}),
     ("pali_x_5b", {"vision": 1.84, "text": 3.74}),
     ("pali_3b", {"vision": 1.84, "text": 2.85}),
+    ("palm_e_12b", {"vision": 3.80, "text": 8.63}),
+    ("siglip_umt5_xl", {"vision": 0.412, "text": 3.77}),
+    ("siglip_ul2_20b", {"vision": 0.412, "text": 19.6}),
+    # Gemma's reports count 256,000 tokens; the tables here have 1,280 more.
+    ("paligemma_3b", {"text": 2.506 + 1280 * 2048e-9}),
+    ("paligemma2_3b", {"text": 2.614 + 1280 * 2304e-9}),
+    ("paligemma2_10b", {"text": 9.242 + 1280 * 3584e-9}),
+    ("paligemma2_28b", {"text": 27.227 + 1280 * 4608e-9}),
 ]
 
 
@@ -85,8 +96,43 @@ def test_published_sizes(name, parts):
     assert counts["total"] == counts["vision"] + counts["projection"] + counts["text"]
 
 
+def test_mt5_large():
+    """1.23B, the one published size that no model of the table is made of."""
+    model = get_config("pali_3b").replace(vision=None, num_images=0, text=MT5_L, vocab_size=250_112)
+    assert math.isclose(param_count(model)["total"] / 1e9, 1.23, rel_tol=0.01)
+
+
 def test_small_sizes():
+    assert 1.5e6 < param_count(get_config("tiny_palm_e"))["total"] < 2.0e6
     assert 2.0e6 < param_count(get_config("tiny"))["total"] < 3.5e6
     assert 25e6 < param_count(get_config("small"))["total"] < 35e6
     assert SMALL.tokens_per_image == 4
     assert get_config("pali_x_55b").tokens_per_image == 256
+
+
+def test_models_without_a_kind_are_encoder_decoders():
+    """Bundles written before there were prefix LMs say nothing of the kind."""
+    tree = SMALL.to_json()
+    assert tree["text"].pop("kind") == "encoder_decoder"
+    assert ModelConfig.from_json(tree) == SMALL
+    with pytest.raises(UserError, match="text kind 'rnn' is none of"):
+        ModelConfig.from_json({**tree, "text": {**tree["text"], "kind": "rnn"}})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"text": {"kv_heads": 3}}, "kv_heads 3 does not divide heads 4"),
+        ({"text": {"head_dim": 7}}, "head_dim 7 is odd"),
+        ({"text": {"norm": "batch"}}, "norm 'batch' is none of"),
+        ({"text": {"sliding_window": -1}}, "sliding_window -1 must be"),
+        ({"text": {"global_every": 0}}, "global_every 0 must be"),
+        ({"text": {"image_id": 2304}}, "image_id 2304 must be in 1..2303"),
+        ({"text": {"bos_id": 0}}, "bos_id 0 must be"),
+        ({"vision": None}, "num_images 1 needs a vision tower"),
+        ({"num_images": 0}, "num_images 0 must be 1 or more"),
+    ],
+)
+def test_prefix_lm_limits(changes, message):
+    with pytest.raises(UserError, match=message):
+        get_config("tiny_palm_e").replace(**changes)
