@@ -175,9 +175,11 @@ def _model_config(
             compute_dtype="bfloat16",
             remat="full",
         )
-    if vocabulary is not None:
-        settings = {"vocab_size": max(vocabulary.size, config.vocab_size), **settings}
     tree = config.to_json()
+    if vocabulary is not None:
+        tree["vocab_size"] = vocabulary.size
+        if isinstance(config.text, PrefixLmConfig):
+            tree["text"] |= _prompt_tokens(vocabulary, text.kind if text else "")
     for key, value in settings.items():
         *groups, field = key.split(".")
         group = tree
@@ -188,6 +190,13 @@ def _model_config(
             raise UserError(f"the model's config has no field {key!r}; it has {', '.join(known)}")
         group[field] = value
     return ModelConfig.from_json(tree)
+
+
+def _prompt_tokens(vocabulary: Vocabulary, kind: str) -> dict[str, int | None]:
+    """The tokens that a prefix LM puts around a prompt; PaliGemma ends it with a new line (arXiv 2407.07726, 3.1)."""
+    newline = vocabulary.encode("\n") if kind == "paligemma" else []
+    separator = newline[-1] if len(newline) == 1 else None
+    return {"bos_id": vocabulary.bos_id, "image_id": vocabulary.image_id, "separator_id": separator}
 
 
 def _match(
@@ -251,8 +260,13 @@ def _fitted(path: str, weights: Weights, wanted: tuple[int, ...]) -> Iterator[tu
         return
     total = np.zeros(wanted[1 - axis], np.float64)
     for index, piece in weights.pieces(path):
-        total += piece.astype(np.float32).sum(axis, dtype=np.float64)
-        yield index, piece
+        # Where an index leaves an axis whole, it means the shorter table's.
+        place = tuple(
+            slice(0, size) if part == slice(None) else part
+            for part, size in zip((*index, *(slice(None),) * (2 - len(index))), shape, strict=True)
+        )
+        total[place[1 - axis]] += piece.astype(np.float32).sum(axis, dtype=np.float64)
+        yield place, piece
     # A new token starts as the average one: neither likelier nor less likely than what the model knows.
     mean = np.expand_dims((total / shape[axis]).astype(np.float32), axis)
     rows = np.repeat(mean, wanted[axis] - shape[axis], axis)

@@ -186,9 +186,7 @@ def _big_vision(source: NpzSource) -> Found:
         if f"{prefix}embedding/kernel" in names:
             vision, tokens, scanned = _vit_shapes(source, prefix)
             return Found(kind, vision=vision, image_tokens=tokens, scanned=scanned)
-    raise UserError(
-        f"{source.path} holds neither a ViT, nor SigLIP, nor PaliGemma: no tensor is named embedding/kernel"
-    )
+    raise UserError(f"{source.path} holds no ViT, SigLIP or PaliGemma: no tensor is named embedding/kernel")
 
 
 def _vit_shapes(source: NpzSource, prefix: str) -> tuple[VitConfig, int, bool]:

@@ -1,9 +1,10 @@
 """Foreign checkpoints as named tensors, read one at a time: what is not asked for stays on the disk."""
 
+import contextlib
 import json
 import pathlib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import flax.serialization
@@ -54,30 +55,30 @@ class SafetensorsSource:
     def __init__(self, path: pathlib.Path):
         self.path = path
         self.config = read_json(path / "config.json")
-        self._files = {}
+        self._files: dict[str, pathlib.Path] = {}
+        self.shapes, self.dtypes = {}, {}
         for file in self._shards():
-            try:
-                opened = safetensors.safe_open(str(file), framework="numpy")
-                names = opened.keys()
-            except (OSError, safetensors.SafetensorError) as error:
-                raise UserError(f"{file} is no whole safetensors file ({_line(error)}); fetch it again") from error
-            self._files |= {name: (file, opened) for name in names}
-        slices = {name: opened.get_slice(name) for name, (_, opened) in self._files.items()}
-        self.shapes = {name: tuple(tensor.get_shape()) for name, tensor in slices.items()}
-        self.dtypes = {name: _SAFETENSORS_DTYPES.get(tensor.get_dtype()) for name, tensor in slices.items()}
-        for name, dtype in self.dtypes.items():
-            if dtype is None:
-                raise UserError(
-                    f"{path}: tensor {name} is {slices[name].get_dtype()}; needs F32, BF16, F16 or integers"
-                )
+            with self._opened(file) as opened:
+                for name in opened.keys():
+                    tensor = opened.get_slice(name)
+                    self._files[name], self.shapes[name] = file, tuple(tensor.get_shape())
+                    self.dtypes[name] = _SAFETENSORS_DTYPES.get(tensor.get_dtype())
+                    if self.dtypes[name] is None:
+                        raise UserError(f"{path}: tensor {name} is {tensor.get_dtype()}; needs a float")
 
     def read(self, name: str, start: int | None = None, stop: int | None = None) -> np.ndarray:
         """See `Source.read`."""
-        file, opened = self._files[name]
-        try:
+        # Opened anew each time: what an open file has shown of itself stays mapped, up to the whole of it.
+        with self._opened(self._files[name]) as opened:
             return opened.get_tensor(name) if start is None else opened.get_slice(name)[start:stop]
+
+    @contextlib.contextmanager
+    def _opened(self, file: pathlib.Path) -> Iterator[Any]:
+        try:
+            with safetensors.safe_open(str(file), framework="numpy") as opened:
+                yield opened
         except (OSError, safetensors.SafetensorError) as error:
-            raise UserError(f"{file}: tensor {name} cannot be read ({_line(error)}); fetch it again") from error
+            raise UserError(f"{file} is no whole safetensors file ({_line(error)}); fetch it again") from error
 
     def _shards(self) -> list[pathlib.Path]:
         index = self.path / SAFETENSORS_INDEX
@@ -109,9 +110,7 @@ class NpzSource:
         self._members, self.shapes, self.dtypes = {}, {}, {}
         for member, (shape, dtype) in headers.items():
             if dtype.hasobject:
-                raise UserError(
-                    f"{path}: {member} is a pickled object, which can run code when read; save plain arrays"
-                )
+                raise UserError(f"{path}: {member} is a pickle, which can run code when read; save plain arrays")
             name = member.removesuffix(".npy").removeprefix("params/")
             self._members[name], self.shapes[name], self.dtypes[name] = member, shape, _named(dtype)
 

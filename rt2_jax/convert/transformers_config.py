@@ -1,5 +1,6 @@
 """The config.json of a model that goes out to `transformers`."""
 
+import math
 from typing import Any
 
 from rt2_jax.errors import UserError
@@ -37,6 +38,7 @@ def gemma_config(text: PrefixLmConfig, vocab_size: int) -> dict[str, Any]:
         UserError: a block that is neither's.
     """
     second = text.post_norms
+    scalar = round(text.query_scale**-2) if text.query_scale else text.head_dim  # an integer in their config
     wrong = {
         "parallel_block": text.parallel_block,
         "norm": text.norm != "rms",
@@ -44,7 +46,7 @@ def gemma_config(text: PrefixLmConfig, vocab_size: int) -> dict[str, Any]:
         "sliding_window": bool(text.sliding_window) != second or text.global_every != 2 and second,
         "attention_softcap": bool(text.attention_softcap) and not second,
         "logits_softcap": bool(text.logits_softcap) and not second,
-        "query_scale": bool(text.query_scale) and not second,
+        "query_scale": bool(text.query_scale) and (not second or not math.isclose(scalar**-0.5, text.query_scale)),
     }
     _refuse(wrong, "Gemma's")
     config = {
@@ -66,9 +68,8 @@ def gemma_config(text: PrefixLmConfig, vocab_size: int) -> dict[str, Any]:
         "bos_token_id": text.bos_id if text.bos_id is not None else 2,
     }
     if second:
-        scalar = text.query_scale**-2 if text.query_scale else text.head_dim
         config |= {
-            "query_pre_attn_scalar": round(scalar, 6),
+            "query_pre_attn_scalar": scalar,
             "sliding_window": text.sliding_window,
             "attn_logit_softcapping": text.attention_softcap or None,
             "final_logit_softcapping": text.logits_softcap or None,
