@@ -37,7 +37,15 @@ PARITY = ["torch==2.13.0", "transformers>=5.20,<6"]
 TENSORBOARD = ["clu>=0.0.12", "tensorboard>=2.20", "tensorflow>=2.20,<2.22"]
 # Later MuJoCo releases give other trajectories for the same seed, so the world's version is exact.
 SIM = ["mujoco==3.11.0", "gymnasium>=1.2"]
-DEV = ["hypothesis>=6.100", "import-linter>=2.1", "jsonschema>=4", "psutil>=6", "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.9"]
+DEV = [
+    "hypothesis>=6.100",
+    "import-linter>=2.1",
+    "jsonschema>=4",
+    "psutil>=6",
+    "pytest>=8",
+    "pytest-xdist>=3.5",
+    "ruff>=0.9",
+]
 
 setup(
     name="rt2_jax",
