@@ -241,7 +241,8 @@ def _add_convert(verbs) -> None:
 
 def _convert(arguments) -> None:
     try:
-        from rt2_jax.convert.importer import import_weights, parse_setting
+        from rt2_jax.convert.importer import import_weights
+        from rt2_jax.convert.plan import parse_setting
     except ImportError as error:
         raise UserError(f"rt2 convert needs the package {error.name}; pip install 'rt2_jax[convert]'") from error
     from rich.progress import Progress

@@ -11,8 +11,9 @@ import pytest
 import safetensors.numpy
 
 from rt2_jax.convert.exporter import export_weights
-from rt2_jax.convert.importer import import_weights, parse_setting
+from rt2_jax.convert.importer import import_weights
 from rt2_jax.convert.params_folder import CHUNK_BYTES, chunk_shape
+from rt2_jax.convert.plan import parse_setting
 from rt2_jax.convert.resample import resample_positions
 from rt2_jax.errors import UserError
 from rt2_jax.models import ModelConfig, make_backbone
