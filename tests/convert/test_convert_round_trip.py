@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -75,6 +78,47 @@ def test_a_big_vision_vit_goes_out_and_in(scanned, tmp_path):
     for name in projection:
         del one[name], two[name]
     assert_same(one, two)
+
+
+def test_a_file_with_both_of_siglips_towers(tmp_path):
+    folder = native_folder(tmp_path / "ours", PALI)
+    tower = foreign_tensors(big_vision_layout.siglip_layout(PALI.vision, True), ParamsReader(params_path(folder)[0]))
+    rest = {"txt/Embed_0/embedding": np.ones((4, 2)), "img/MAPHead_0/probe": np.ones((1, 1, 16)), "t": np.ones(1)}
+    sinks.write_npz(tmp_path / "siglip.npz", [*tower, *rest.items()])
+    import_weights(tmp_path / "again", model=folder, vision=tmp_path / "siglip.npz")
+    one, two = stored(tmp_path / "again"), stored(folder)
+    vision = [name for name in two if name.startswith("vision/")]
+    assert_same({name: one[name] for name in vision}, {name: two[name] for name in vision})
+
+
+RESTORE = """
+import sys
+import jax, numpy as np, pathlib
+from rt2_jax.models import ModelConfig, make_backbone
+from rt2_jax.parallel import make_mesh, shardings
+from rt2_jax.train.bundle import PARAMS_DIR, read_meta, restore_params
+from tests.convert.models import flat, stored
+
+folder = pathlib.Path(sys.argv[1])
+backbone = make_backbone(ModelConfig.from_json(read_meta(folder)["model"]))
+mesh = make_mesh({"fsdp": 2, "tensor": 2})
+shapes = jax.eval_shape(backbone.init, jax.random.key(0))
+params = flat(restore_params(folder / PARAMS_DIR, backbone, shardings(backbone.logical_axes(), mesh, shapes)))
+kernel = params["decoder/blocks/mlp/up/kernel"]
+assert kernel.addressable_shards[0].data.shape == (3, 6, 10), kernel.addressable_shards[0].data.shape
+for path, array in stored(folder).items():
+    assert np.array_equal(params[path], array), path
+"""
+
+
+def test_each_device_restores_its_shard(tmp_path):
+    """What was streamed into a folder loads over a mesh as what a run has saved does."""
+    native = native_folder(tmp_path / "ours", MODELS["paligemma_2"])
+    import_weights(tmp_path / "streamed", model=native)
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "4", "PYTHONPATH": "."}
+    command = [sys.executable, "-c", RESTORE, str(tmp_path / "streamed")]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from rt2_jax.decode import policy as policy_module
 from rt2_jax.decode.policy import Policy
 from rt2_jax.errors import UserError
 from rt2_jax.inputs.prompts import plan_target, robot_prompt
-from rt2_jax.models import EncoderDecoderConfig, ModelConfig, VitConfig, make_backbone
+from rt2_jax.models import EncoderDecoderConfig, ModelConfig, PrefixLmConfig, VitConfig, make_backbone
 from rt2_jax.tokens import Vocabulary
 
 VOCABULARY = Vocabulary.load()
@@ -162,12 +162,18 @@ def test_sampling_needs_a_key_and_follows_it(parts):
     assert (draws[0] != draws[2]).any()
 
 
-@pytest.fixture(scope="module")
-def real_policy(parts):
+TEXTS = {
+    "pali": EncoderDecoderConfig(width=32, encoder_layers=1, decoder_layers=1, heads=2, head_dim=16, mlp=64),
+    "palm_e": PrefixLmConfig(width=32, layers=2, heads=2, kv_heads=1, head_dim=16, mlp=64),
+}
+
+
+@pytest.fixture(scope="module", params=TEXTS)
+def real_policy(parts, request):
     config = ModelConfig(
         name="toy",
         vision=VitConfig(patch_size=SIDE // 2, width=32, layers=1, heads=2, head_dim=16, mlp=64),
-        text=EncoderDecoderConfig(width=32, encoder_layers=1, decoder_layers=1, heads=2, head_dim=16, mlp=64),
+        text=TEXTS[request.param],
         image_size=SIDE,
         vocab_size=VOCABULARY.size,
     )
