@@ -27,7 +27,7 @@ def test_json_round_trip(name):
 )
 def test_changed_configs_round_trip(name, images, rate, remat, bias):
     config = get_config(name).replace(
-        num_images=images, remat=remat, text={"dropout_rate": rate, "per_layer_bias": bias}, vision={"qk_norm": bias}
+        num_images=images, remat=remat, text={"dropout_rate": rate}, vision={"qk_norm": bias}
     )
     assert config.text.dropout_rate == rate and config.vision.qk_norm == bias
     assert ModelConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
