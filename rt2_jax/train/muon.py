@@ -11,8 +11,8 @@ from rt2_jax.parallel.rules import is_axes, kernel_sides
 
 # Scales an orthogonal update to the RMS that AdamW's has, so that one learning rate serves both (section 2.2).
 ADAMW_UPDATE_RMS = 0.2
-# A table of tokens, the head over them and the first look at pixels are no maps between hidden states; neither are the
-# halves of a LoRA, of which one has no gradient at first: an orthogonal update would blow up its rounding errors.
+# A table of tokens, the head over them and the first look at pixels are no maps between hidden states; half a LoRA is
+# none either, and Adam is what LoRAs are trained with.
 _NOT_HIDDEN = frozenset({"vocab", "position", "stem", "relative_buckets", "lora_rank"})
 
 
