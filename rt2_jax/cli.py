@@ -381,11 +381,13 @@ def _add_export(verbs) -> None:
     export = _verb(
         verbs, "export", _export, "write a run's weights as a bundle, or for another framework",
         "A bundle is what evaluation and serving read: weights without optimizer state, vocabulary, bins and grammar,\n"
-        "held together by hashes. Of a run, its last complete checkpoint. Other formats hold the weights alone.",
+        "held together by hashes. Of a run, its last complete checkpoint. A run with LoRA keeps its adapters, which\n"
+        "everything that reads a bundle understands, unless they are merged. Other formats hold the weights alone.",
     )  # fmt: skip
     export.add_argument("--checkpoint", type=_path, required=True, help="a run's workdir, or another bundle")
     export.add_argument("--out", type=_path, required=True, help="the bundle's folder")
     export.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="a bundle's stored weights")
+    export.add_argument("--merge-lora", action="store_true", help="add the LoRA adapters into the weights")
     export.add_argument(
         "--format", choices=("bundle", "transformers", "big_vision", "t5x"), default="bundle",
         help="transformers: PaliGemma, or T5 and SigLIP side by side; big_vision: .npz; t5x: the T5 (default bundle)",
@@ -399,9 +401,10 @@ def _export(arguments) -> None:
         for line in export_weights(arguments.checkpoint, arguments.out, arguments.format):
             print(f"{arguments.out}: {line}")
         return
-    from rt2_jax.train.bundle import load_bundle, save_bundle
+    from rt2_jax.train.bundle import load_bundle, merge_bundle, save_bundle
 
     bundle = load_bundle(arguments.checkpoint)
+    bundle = merge_bundle(bundle) if arguments.merge_lora else bundle
     save_bundle(arguments.out, bundle.params, bundle.meta, bundle.vocabulary, arguments.dtype)
     print(f"{arguments.out}: {bundle.meta['model']['name']} at step {bundle.meta['step']}, {arguments.dtype}")
 

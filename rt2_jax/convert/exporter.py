@@ -43,6 +43,10 @@ def export_weights(checkpoint: str | pathlib.Path, out: str | pathlib.Path, form
         raise UserError(f"format {format!r} is unknown; choose one of {', '.join(FORMATS)}")
     checkpoint = pathlib.Path(checkpoint)
     config = ModelConfig.from_json(read_meta(checkpoint)["model"])
+    if config.lora is not None:
+        raise UserError(
+            f"{checkpoint} has LoRA adapters, which {format} does not know; merge them first: rt2 export --merge-lora"
+        )
     reader = ParamsReader(params_path(checkpoint)[0])
     out = pathlib.Path(out).resolve()
     temporary = out.with_name(out.name + ".tmp")

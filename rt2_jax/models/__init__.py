@@ -1,8 +1,9 @@
 """ViT, encoder-decoder and prefix LM, and their PaLI and PaLM-E wirings; the only home of flax.linen."""
 
 from rt2_jax.models.backbone import Backbone, ModelBackbone, make_backbone
-from rt2_jax.models.config import EncoderDecoderConfig, ModelConfig, PrefixLmConfig, VitConfig
+from rt2_jax.models.config import EncoderDecoderConfig, LoraConfig, ModelConfig, PrefixLmConfig, VitConfig
 from rt2_jax.models.embedding import PAD_ID
+from rt2_jax.models.lora import merge_lora
 from rt2_jax.models.sizes import SIZES, get_config, param_count
 
 __all__ = [
@@ -10,11 +11,13 @@ __all__ = [
     "SIZES",
     "Backbone",
     "EncoderDecoderConfig",
+    "LoraConfig",
     "ModelBackbone",
     "ModelConfig",
     "PrefixLmConfig",
     "VitConfig",
     "get_config",
     "make_backbone",
+    "merge_lora",
     "param_count",
 ]

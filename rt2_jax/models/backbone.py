@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from rt2_jax.errors import UserError
 from rt2_jax.models.config import ModelConfig, PrefixLmConfig
 from rt2_jax.models.embedding import PAD_ID
+from rt2_jax.models.lora import add_lora, scale_lora
 from rt2_jax.models.pali import Pali
 from rt2_jax.models.palm_e import PalmE
 
@@ -78,22 +79,26 @@ class ModelBackbone:
         """See `Backbone.logits`."""
         self._check_images(images)
         rngs = None if dropout_rng is None else {"dropout": dropout_rng}
-        return self._module.apply({"params": params}, images, prompt, target, rngs=rngs)
+        return self._apply(params, images, prompt, target, rngs=rngs)
 
     def prefill(self, params, images, prompt, max_len: int) -> tuple[jax.Array, Any]:
         """See `Backbone.prefill`."""
         self._check_images(images)
-        return self._module.apply({"params": params}, images, prompt, max_len, method="prefill")
+        return self._apply(params, images, prompt, max_len, method="prefill")
 
     def decode_step(self, params, cache, token, index) -> tuple[jax.Array, Any]:
         """See `Backbone.decode_step`."""
-        return self._module.apply({"params": params}, cache, token, index, method="decode_step")
+        return self._apply(params, cache, token, index, method="decode_step")
+
+    def _apply(self, params, *arguments, **options):
+        params = scale_lora(params, self.config.lora) if self.config.lora else params
+        return self._module.apply({"params": params}, *arguments, **options)
 
     def _boxed(self, rng):
         config = self.config
         images = jnp.zeros((1, config.num_images, config.image_size, config.image_size, 3), jnp.uint8)
         ids = jnp.full((1, 1), PAD_ID, jnp.int32)
-        return _jitted_init(config)(rng, images, ids, ids)["params"]
+        return _jitted_init(config)(rng, images, ids)
 
     def _check_images(self, images) -> None:
         size, count = self.config.image_size, self.config.num_images
@@ -110,8 +115,14 @@ def _module(config: ModelConfig) -> nn.Module:
 
 @functools.cache
 def _jitted_init(config: ModelConfig):
-    # Op by op it would take a minute; inside another jit this one dissolves. The scan compiles one block, not all.
-    return jax.jit(_module(config.replace(scan_unroll=False)).init)
+    module = _module(config.replace(scan_unroll=False))  # the scan compiles one block, not all
+
+    def init(rng, images, ids):
+        params = module.init(rng, images, ids, ids)["params"]
+        return add_lora(params, config.lora, rng) if config.lora else params
+
+    # Op by op it would take a minute; inside another jit this one dissolves.
+    return jax.jit(init)
 
 
 def _is_box(leaf: Any) -> bool:

@@ -1,6 +1,8 @@
 """What a model is: frozen dataclasses, written to JSON beside the weights."""
 
 import dataclasses
+import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -113,6 +115,27 @@ class PrefixLmConfig:
     dropout_rate: float = 0.0
 
 
+@dataclasses.dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters beside a model's kernels (arXiv 2106.09685, section 4.1): x W + (alpha / rank) (x A) B.
+
+    ``pattern``: a regex; a kernel has them if it matches the whole of its path without "/kernel", such as
+    "decoder/blocks/self_attention/query".
+    """
+
+    pattern: str
+    rank: int
+    alpha: float
+
+    def __post_init__(self):
+        try:
+            re.compile(self.pattern)
+        except re.error as error:
+            raise UserError(f"lora pattern {self.pattern!r} is not a regular expression ({error}); mend it") from error
+        _require(self.rank >= 1, f"lora rank {self.rank} must be 1 or more")
+        _require(0.0 < self.alpha < math.inf, f"lora alpha {self.alpha} must be above 0 and finite; the rank is usual")
+
+
 # What "kind" says of a model's language model in JSON; models written before there were two have no kind.
 TEXT_KINDS = {"encoder_decoder": EncoderDecoderConfig, "prefix_lm": PrefixLmConfig}
 
@@ -128,7 +151,8 @@ class ModelConfig:
     ``image_size`` is the side of the square frames in pixels; ``vocab_size`` the embedding's rows. ``compute_dtype`` is
     what activations are computed in (parameters and logits are float32). ``remat``: what the backward pass recomputes,
     "none", "dots" (all but matrix products) or "full" (each layer). ``scan_unroll``: unroll the loop over layers, which
-    runs faster on a CPU and compiles far slower; the parameters are the same.
+    runs faster on a CPU and compiles far slower; the parameters are the same. ``lora``: kernels that have adapters; see
+    models/lora.py.
     """
 
     name: str
@@ -140,6 +164,7 @@ class ModelConfig:
     compute_dtype: str = "float32"
     remat: str = "none"
     scan_unroll: bool = False
+    lora: LoraConfig | None = None
 
     def __post_init__(self):
         _check_vision(self)
@@ -155,8 +180,10 @@ class ModelConfig:
         return (self.image_size // self.vision.patch_size) ** 2 if self.vision else 0
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dict of numbers, strings and lists."""
+        """Plain dict of numbers, strings and lists; without "lora" where there is none."""
         tree = dataclasses.asdict(self)
+        if self.lora is None:
+            del tree["lora"]
         if self.vision:
             tree["vision"]["stem_widths"] = list(self.vision.stem_widths)
         kind = next(name for name, config in TEXT_KINDS.items() if isinstance(self.text, config))
@@ -172,6 +199,8 @@ class ModelConfig:
             vision = _build(VitConfig, {**vision, "stem_widths": tuple(vision.get("stem_widths", ()))})
         kind = text.pop("kind", "encoder_decoder")
         _require(kind in TEXT_KINDS, f"text kind {kind!r} is none of {tuple(TEXT_KINDS)}")
+        if tree.get("lora") is not None:
+            tree["lora"] = _build(LoraConfig, tree["lora"])
         return _build(cls, {**tree, "vision": vision, "text": _build(TEXT_KINDS[kind], text)})
 
     def replace(self, **changes: Any) -> "ModelConfig":

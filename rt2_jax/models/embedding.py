@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from rt2_jax.models.layers import FAN_IN, axes, hidden
+from rt2_jax.models.layers import FAN_IN, adapted, axes, hidden
 from rt2_jax.parallel.rules import constrain
 
 PAD_ID = 0  # padding of prompts and targets, and an encoder-decoder's first input
@@ -46,8 +46,8 @@ class Logits(nn.Module):
     @nn.compact
     def __call__(self, x):
         kernel = self.param("kernel", axes(FAN_IN, "embed", "vocab"), (x.shape[-1], self.vocab_size), jnp.float32)
-        kernel = kernel.astype(self.dtype)
-        return vocabulary_layout(jnp.einsum("bsw,wv->bsv", x, kernel, preferred_element_type=jnp.float32))
+        logits = jnp.einsum("bsw,wv->bsv", x, kernel.astype(self.dtype), preferred_element_type=jnp.float32)
+        return vocabulary_layout(adapted(self, x, logits))
 
 
 def vocabulary_layout(logits):

@@ -34,6 +34,18 @@ def hidden(x: jax.Array) -> jax.Array:
     return constrain(x, "activation_batch", "activation_length", "activation_embed")
 
 
+def adapted(module: nn.Module, x: jax.Array, y: jax.Array) -> jax.Array:
+    """y[..., outputs] + (x[..., inputs] A) B, where the module's parameters hold A and B (LoRA); y itself otherwise.
+
+    A [inputs, rank] and B [rank, outputs] stand beside the kernel [inputs, outputs], either side one axis or more; see
+    models/lora.py. The product A B, as large as the kernel, is never formed.
+    """
+    if not module.has_variable("params", "lora_a"):
+        return y
+    a, b = (module.get_variable("params", name).astype(module.dtype) for name in ("lora_a", "lora_b"))
+    return y + jnp.tensordot(jnp.tensordot(x, a, a.ndim - 1), b, 1, preferred_element_type=y.dtype)
+
+
 class LayerNorm(nn.Module):
     """(x - mean) / std over the last axis in float32, eps 1e-6; then a scale, and a bias unless ``use_bias`` is off."""
 
@@ -90,7 +102,8 @@ class Linear(nn.Module):
         shape = (x.shape[-1], self.features)
         kernel = self.param("kernel", axes(self.kernel_init, *self.kernel_axes), shape, jnp.float32)
         # One row a token: with two batch axes the CPU backend computes the kernel's gradient several times slower.
-        y = x.astype(self.dtype).reshape(-1, x.shape[-1]) @ kernel.astype(self.dtype)
+        rows = x.astype(self.dtype).reshape(-1, x.shape[-1])
+        y = adapted(self, rows, rows @ kernel.astype(self.dtype))
         y = y.reshape(*x.shape[:-1], self.features)
         if self.use_bias:
             bias_axis = "norm" if self.kernel_axes[1] == "embed" else self.kernel_axes[1]
@@ -113,7 +126,7 @@ class HeadsIn(nn.Module):
     def __call__(self, x):
         shape = (x.shape[-1], self.heads, self.head_dim)
         kernel = self.param("kernel", axes(self.kernel_init, "embed", self.heads_axis, "head_dim"), shape, jnp.float32)
-        y = jnp.einsum("bsw,whd->bshd", x, kernel.astype(self.dtype))
+        y = adapted(self, x, jnp.einsum("bsw,whd->bshd", x, kernel.astype(self.dtype)))
         if self.use_bias:
             bias = self.param("bias", axes(nn.initializers.zeros, self.heads_axis, "head_dim"), shape[1:], jnp.float32)
             y = y + bias.astype(self.dtype)
@@ -132,7 +145,7 @@ class HeadsOut(nn.Module):
     def __call__(self, x):
         shape = (*x.shape[-2:], self.width)
         kernel = self.param("kernel", axes(self.kernel_init, "heads", "head_dim", "embed"), shape, jnp.float32)
-        y = jnp.einsum("bshd,hdw->bsw", x, kernel.astype(self.dtype))
+        y = adapted(self, x, jnp.einsum("bshd,hdw->bsw", x, kernel.astype(self.dtype)))
         if self.use_bias:
             bias = self.param("bias", axes(nn.initializers.zeros, "norm"), (self.width,), jnp.float32)
             y = y + bias.astype(self.dtype)

@@ -30,6 +30,7 @@ LOGICAL_RULES: dict[str, tuple[str, ...]] = {
     "stem": (),
     "position": (),
     "relative_buckets": (),
+    "lora_rank": (),
     # activations
     "activation_batch": BATCH_AXES,
     "activation_length": (),
@@ -128,6 +129,16 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     if all(entry is None for entry in entries) and all(size == 1 for size in mesh.shape.values()):
         return x
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*entries))
+
+
+def kernel_sides(names: tuple[str | None, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The dimensions of a kernel that its input has, and those that its output has, by their places in ``names``.
+
+    ("layers", "heads", "head_dim", "embed") gives (1, 2), (3,): every layer of a stack is a kernel of its own.
+    """
+    own = [axis for axis, name in enumerate(names) if name != "layers"]
+    inputs = 2 if names[own[0]] == "heads" else 1
+    return tuple(own[:inputs]), tuple(own[inputs:])
 
 
 def is_axes(node: Any) -> bool:

@@ -22,6 +22,7 @@ from rt2_jax.actions.card import DatasetCard, card_from_json, card_to_json
 from rt2_jax.errors import UserError
 from rt2_jax.models.backbone import Backbone, make_backbone
 from rt2_jax.models.config import ModelConfig
+from rt2_jax.models.lora import merge_lora
 from rt2_jax.tokens.grammar import build_grammar
 from rt2_jax.tokens.vocabulary import Vocabulary
 from rt2_jax.train.full_disk import check_space, raise_if_disk_full
@@ -211,9 +212,26 @@ def load_bundle(directory: str | pathlib.Path, shardings: Any = None) -> LoadedB
         )
     backbone = make_backbone(ModelConfig.from_json(meta["model"]))
     path, step = params_path(directory)
-    params = restore_params(path, backbone, shardings)
+    shapes = jax.eval_shape(backbone.init, jax.random.key(0))
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    shardings = jax.tree.map(lambda _: place, shapes) if shardings is None else shardings
+    abstract = jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), shapes, shardings
+    )
+    params = restore_params(path, abstract)
     meta = meta if step is None else {**meta, "step": step}
     return LoadedBundle(backbone, params, vocabulary, bins, card, meta, directory)
+
+
+def merge_bundle(bundle: LoadedBundle) -> LoadedBundle:
+    """The bundle with its LoRA adapters added into the weights, and a model that has none.
+
+    Raises:
+        UserError: it has no adapters.
+    """
+    params, model = merge_lora(bundle.params, bundle.backbone.config)
+    meta = {**bundle.meta, "model": model.to_json()}
+    return dataclasses.replace(bundle, backbone=make_backbone(model), params=params, meta=meta)
 
 
 def params_path(directory: pathlib.Path) -> tuple[pathlib.Path, int | None]:
@@ -261,22 +279,20 @@ def why_incomplete(step_dir: pathlib.Path) -> str | None:
     return None
 
 
-def restore_params(path: pathlib.Path, backbone: Backbone, shardings: Any = None) -> Any:
-    """float32 parameters of an Orbax folder, for this backbone.
+def restore_params(path: pathlib.Path, abstract: Any) -> Any:
+    """The parameters of an Orbax folder.
+
+    Args:
+        path: the folder.
+        abstract: tree of ShapeDtypeStructs with shardings; what is stored in another dtype is converted.
 
     Raises:
-        UserError: other names or shapes than the backbone's, or unreadable data.
+        UserError: other names or shapes than `abstract`'s, or unreadable data.
     """
-    shapes = jax.eval_shape(backbone.init, jax.random.key(0))
-    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    shardings = jax.tree.map(lambda _: place, shapes) if shardings is None else shardings
-    abstract = jax.tree.map(
-        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), shapes, shardings
-    )
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             stored = checkpointer.metadata(path.resolve()).item_metadata.tree
-            check_shapes(stored, shapes, str(path), "model")
+            check_shapes(stored, abstract, str(path), "model")
             return checkpointer.restore(path.resolve(), abstract)
     except UserError:
         raise

@@ -19,6 +19,7 @@ from typing import Any
 import ml_collections
 
 from rt2_jax.errors import UserError
+from rt2_jax.models.config import COMPUTE_DTYPES, LoraConfig
 
 OPTIMIZERS = ("adafactor", "adamw", "muon")
 SCHEDULES = ("rsqrt", "constant", "cosine")
@@ -43,7 +44,7 @@ class OptimizerConfig:
         beta2, eps: AdamW's, beside Muon too.
         decay_rate: Adafactor's second moment decays by ``1 - t ** -decay_rate``.
         clip_threshold: Adafactor's limit on the RMS of one parameter's update; 0 is off.
-        multiply_by_parameter_scale: Adafactor's relative step sizes.
+        multiply_by_parameter_scale: Adafactor's relative step sizes; a LoRA's, whose B starts at zero, are absolute.
         min_dim_size_to_factor: Adafactor factors a parameter whose two largest dimensions reach this.
     """
 
@@ -93,8 +94,12 @@ class TrainConfig:
         card: dataset card (name or path) that holds the action bounds; goes into the bundle.
         prompt_len, target_len: tokens of a row; longer examples are an error when data is prepared or read.
         optimizer: see `OptimizerConfig`.
+        lora: adapters beside kernels (see `rt2_jax.models.config.LoraConfig`). They train, the rest is frozen, unless
+            ``freeze`` says otherwise.
         freeze: (regex, "train" | "frozen") pairs, the first full match of a parameter's path ("vision/embed/kernel")
-            decides. Empty trains all; otherwise every parameter must match one, and every regex some parameter.
+            decides. Empty trains all; otherwise every parameter must match one, and every regex some parameter. With
+            ``lora`` the list goes on with (".*/lora_[ab]", "train"), (".*", "frozen").
+        frozen_dtype: "float32", or "bfloat16": frozen kernels and token tables are rounded and take half the memory.
         z_loss: weight of log(Z)^2 beside the cross-entropy.
         dropout: the rate in the language model, or None for the model's own.
         augment: see `AugmentConfig`.
@@ -120,7 +125,9 @@ class TrainConfig:
     prompt_len: int = 64
     target_len: int = 64
     optimizer: OptimizerConfig = OptimizerConfig()
+    lora: LoraConfig | None = None
     freeze: tuple[tuple[str, str], ...] = ()
+    frozen_dtype: str = "float32"
     z_loss: float = 1e-4
     dropout: float | None = None
     augment: AugmentConfig = AugmentConfig()
@@ -232,6 +239,8 @@ def _typed(value: Any, hint: Any, key: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         for option in arguments:
+            if dataclasses.is_dataclass(option) and isinstance(value, Mapping):
+                return _build(option, value, key + ".")
             try:
                 return _typed(value, option, key)
             except UserError:
@@ -261,6 +270,7 @@ def _check(config: TrainConfig) -> None:
     for key, value, allowed in (
         ("optimizer.name", optimizer.name, OPTIMIZERS),
         ("optimizer.schedule", optimizer.schedule, SCHEDULES),
+        ("frozen_dtype", config.frozen_dtype, COMPUTE_DTYPES),
         *(("freeze", word, FREEZE_WORDS) for _, word in config.freeze),
         *(("mesh", axis, MESH_AXES) for axis in config.mesh),
     ):
@@ -308,6 +318,11 @@ def _check(config: TrainConfig) -> None:
     if config.ordered_integers and config.init_from:
         raise UserError(
             f"config: ordered_integers is for random weights, but init_from is {config.init_from!r}; leave one out"
+        )
+    if config.lora and not config.init_from and not config.freeze:
+        raise UserError(
+            "config: lora trains beside weights that stand still, but init_from is empty and they would be random; "
+            "name a bundle or run"
         )
     if isinstance(config.mixture, dict) and (not config.mixture or min(config.mixture.values()) <= 0):
         raise UserError(f"config: mixture is {config.mixture!r}; name one task at least, each weight above 0")

@@ -33,7 +33,7 @@ def order_integers(params: Any, integer_ids: np.ndarray, rng: jax.Array) -> Any:
     if "logits" in params:
         kernel = params["logits"]["kernel"]
         columns = _waves(logits_rng, len(integer_ids), kernel.shape[0]).T * jnp.std(kernel)
-        params = params | {"logits": {"kernel": kernel.at[:, integer_ids].set(columns)}}
+        params = params | {"logits": params["logits"] | {"kernel": kernel.at[:, integer_ids].set(columns)}}
     return params
 
 

@@ -1,7 +1,6 @@
 """The training loop: reader -> device -> step, with validation, checkpoints and a clean stop."""
 
 import contextlib
-import dataclasses
 import math
 import pathlib
 import signal
@@ -18,26 +17,19 @@ from rt2_jax.actions.card import load_card
 from rt2_jax.data.reader import BatchReader, make_reader
 from rt2_jax.errors import UserError
 from rt2_jax.inputs.batch import Batch
-from rt2_jax.models.backbone import Backbone, make_backbone
+from rt2_jax.models.backbone import make_backbone
 from rt2_jax.parallel.mesh import make_mesh
 from rt2_jax.parallel.rules import partitioned
 from rt2_jax.tokens.vocabulary import DEFAULT_VOCABULARY, Vocabulary
-from rt2_jax.train.bundle import (
-    bundle_meta,
-    check_vocabulary,
-    params_path,
-    read_meta,
-    restore_params,
-    write_meta,
-)
+from rt2_jax.train.bundle import bundle_meta, write_meta
 from rt2_jax.train.checkpoint import Checkpoints, Progress
 from rt2_jax.train.config import TrainConfig
 from rt2_jax.train.full_disk import check_space, raise_if_disk_full
 from rt2_jax.train.hosts import join_hosts
-from rt2_jax.train.integers import order_integers
 from rt2_jax.train.losses import SUMS, summarize
 from rt2_jax.train.metrics import MetricsLog, ProgressBar
 from rt2_jax.train.resolve import model_config, task_weights
+from rt2_jax.train.start import fresh_state
 from rt2_jax.train.state import TrainState
 from rt2_jax.train.step import Program, check_constrained, make_program
 
@@ -84,7 +76,7 @@ def _train(config: TrainConfig, workdir: pathlib.Path) -> int:
         check_constrained(program, backbone)
         checkpoints = Checkpoints(workdir, meta, config.keep)
         restored = checkpoints.restore(program.state)
-        state, progress = restored or (_fresh_state(config, program, backbone, vocabulary), Progress(0, 0))
+        state, progress = restored or (fresh_state(config, program, backbone, vocabulary), Progress(0, 0))
         if jax.process_index() == 0:
             (workdir / "config.json").write_text(config.to_json(), encoding="utf-8")
             write_meta(workdir, meta, vocabulary)
@@ -251,22 +243,6 @@ class Data:
             name: jax.make_array_from_process_local_data(self._shapes[name].sharding, array, self._shapes[name].shape)
             for name, array in batch.tree().items()
         }
-
-
-def _fresh_state(config: TrainConfig, program: Program, backbone: Backbone, vocabulary: Vocabulary) -> TrainState:
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, program.state.params)
-    if not config.init_from:
-        state = program.init(jax.random.key(config.seed))
-        if not config.ordered_integers:
-            return state
-        ordered = jax.jit(order_integers, out_shardings=shardings)
-        rng = jax.random.fold_in(jax.random.key(config.seed), 1)
-        return dataclasses.replace(state, params=ordered(state.params, vocabulary.integer_ids, rng))
-    source = pathlib.Path(config.init_from)
-    check_vocabulary(read_meta(source), vocabulary.sha256, "this run")
-    params = restore_params(params_path(source)[0], backbone, shardings)
-    step = jax.device_put(np.zeros((), np.int32), program.state.step.sharding)
-    return TrainState(step, params, program.init_opt_state(params))
 
 
 class StopSignals:

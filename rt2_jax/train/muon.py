@@ -7,12 +7,13 @@ import jax
 import optax
 from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
-from rt2_jax.parallel.rules import is_axes
+from rt2_jax.parallel.rules import is_axes, kernel_sides
 
 # Scales an orthogonal update to the RMS that AdamW's has, so that one learning rate serves both (section 2.2).
 ADAMW_UPDATE_RMS = 0.2
-# A table of tokens, the head over them and the first look at pixels are no maps between hidden states.
-_NOT_HIDDEN = frozenset({"vocab", "position", "stem", "relative_buckets"})
+# A table of tokens, the head over them and the first look at pixels are no maps between hidden states; half a LoRA is
+# none either, and Adam is what LoRAs are trained with.
+_NOT_HIDDEN = frozenset({"vocab", "position", "stem", "relative_buckets", "lora_rank"})
 
 
 def scale_by_muon_or(other: optax.GradientTransformation, axes: Any, beta: float) -> optax.GradientTransformation:
@@ -39,8 +40,7 @@ def matrix_dimensions(names: tuple[str | None, ...]) -> MuonDimensionNumbers | o
     own = [axis for axis, name in enumerate(names) if name != "layers"]
     if len(own) < 2 or _NOT_HIDDEN & set(names) or [names[axis] for axis in own] == ["heads", "head_dim"]:
         return optax.MaskedNode()
-    rows = 2 if names[own[0]] == "heads" else 1
-    return MuonDimensionNumbers(tuple(own[:rows]), tuple(own[rows:]))
+    return MuonDimensionNumbers(*kernel_sides(names))
 
 
 def _to_adamw_rms(update: Any, dimensions: MuonDimensionNumbers | optax.MaskedNode) -> Any:

@@ -1,15 +1,11 @@
 """Adafactor, AdamW and Muon under a warmup and a decay, for the parameters that train."""
 
-import re
-from collections.abc import Sequence
 from typing import Any
 
-import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import optax
 
-from rt2_jax.errors import UserError
 from rt2_jax.parallel.rules import is_axes
 from rt2_jax.train.config import OptimizerConfig
 from rt2_jax.train.muon import scale_by_muon_or
@@ -68,7 +64,7 @@ def make_optimizer(
         if config.clip_threshold:
             parts.append(_clip_block_rms(config.clip_threshold, stacked))
         if config.multiply_by_parameter_scale:
-            parts.append(_scale_by_parameter_rms(stacked))
+            parts.append(_scale_by_parameter_rms(axes))
         if config.beta1:
             parts.append(optax.ema(config.beta1, debias=False))
     elif config.name == "adamw":
@@ -112,56 +108,15 @@ def _clip_block_rms(threshold: float, stacked: Any) -> optax.GradientTransformat
     return optax.stateless(lambda updates, _: jax.tree.map(clip, updates, stacked))
 
 
-def _scale_by_parameter_rms(stacked: Any) -> optax.GradientTransformation:
-    """Multiplies an update by max(eps2, the parameter's RMS) (Adafactor, section 8)."""
+def _scale_by_parameter_rms(axes: Any) -> optax.GradientTransformation:
+    """Multiplies an update by max(eps2, the parameter's RMS) (Adafactor, section 8).
 
-    def scale(update: jax.Array, param: jax.Array, axis: int) -> jax.Array:
-        return update * jnp.maximum(LEAST_PARAMETER_SCALE, _rms(param, axis))
-
-    return optax.stateless(lambda updates, params: jax.tree.map(scale, updates, params, stacked))
-
-
-def trainable_paths(params: Any, freeze: Sequence[tuple[str, str]]) -> frozenset[str]:
-    """The paths ("encoder/layers/kernel") of the parameters that train.
-
-    Args:
-        params: nested dict of arrays or shapes.
-        freeze: (regex, "train" | "frozen"); the first regex that matches the whole path decides; () trains all.
-
-    Raises:
-        UserError: a parameter that no regex matches, a regex that no parameter matches, or nothing left to train.
+    Not a LoRA's: its B starts at zero, and steps in proportion to its size would hardly leave it.
     """
-    paths = list(flax.traverse_util.flatten_dict(params, sep="/"))
-    if not freeze:
-        return frozenset(paths)
-    used = set()
-    trainable = set()
-    for path in paths:
-        verdict = next(((pattern, word) for pattern, word in freeze if re.fullmatch(pattern, path)), None)
-        if verdict is None:
-            raise UserError(f"config: freeze: no pattern matches parameter {path}; add one, or ('.*', 'train') last")
-        used.add(verdict[0])
-        if verdict[1] == "train":
-            trainable.add(path)
-    for pattern, _ in freeze:
-        if pattern not in used:
-            raise UserError(
-                f"config: freeze: pattern {pattern!r} decides over no parameter; paths look like {paths[0]}, remove it"
-            )
-    if not trainable:
-        raise UserError("config: freeze leaves nothing to train; mark some pattern 'train'")
-    return frozenset(trainable)
 
+    def scale(names: tuple[str | None, ...], update: jax.Array, param: jax.Array) -> jax.Array:
+        if "lora_rank" in names:
+            return update
+        return update * jnp.maximum(LEAST_PARAMETER_SCALE, _rms(param, _stacked_axis(names)))
 
-def split_params(params: Any, trainable: frozenset[str]) -> tuple[Any, Any]:
-    """(trainable, frozen) nested dicts; `merge_params` puts them together again."""
-    flat = flax.traverse_util.flatten_dict(params, sep="/")
-    chosen = {path: leaf for path, leaf in flat.items() if path in trainable}
-    rest = {path: leaf for path, leaf in flat.items() if path not in trainable}
-    return tuple(flax.traverse_util.unflatten_dict(part, sep="/") for part in (chosen, rest))
-
-
-def merge_params(trainable: Any, frozen: Any) -> Any:
-    """The nested dict of both parts' leaves."""
-    flat = flax.traverse_util.flatten_dict(trainable, sep="/") | flax.traverse_util.flatten_dict(frozen, sep="/")
-    return flax.traverse_util.unflatten_dict(flat, sep="/")
+    return optax.stateless(lambda updates, params: jax.tree.map(scale, axes, updates, params, is_leaf=is_axes))

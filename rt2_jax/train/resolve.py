@@ -26,17 +26,19 @@ def task_weights(config: TrainConfig) -> dict[str, float]:
 
 
 def model_config(config: TrainConfig, vocabulary: Vocabulary) -> ModelConfig:
-    """The model of a config, with the vocabulary's size and the config's dropout.
+    """The model of a config, with the vocabulary's size and the config's dropout and adapters.
 
     Raises:
         UserError: an unknown size or field, or values that do not fit together.
     """
     fields: dict[str, Any] = {"size": config.model} if isinstance(config.model, str) else dict(config.model)
     model = _sized(fields.pop("size", "tiny"))
+    if "lora" in fields:
+        raise UserError(f"config: model.lora is {fields['lora']!r}; set the config's own lora instead")
     if config.dropout is not None:
         fields["text"] = {**fields.get("text", {}), "dropout_rate": config.dropout}
     try:
-        return model.replace(**{**fields, "vocab_size": vocabulary.size})
+        return model.replace(**{**fields, "vocab_size": vocabulary.size, "lora": config.lora})
     except TypeError as error:
         known = ", ".join(field.name for field in dataclasses.fields(ModelConfig))
         raise UserError(f"config: model {config.model!r}: {error}; allowed: size, {known}") from error

@@ -13,7 +13,7 @@ class TrainState:
 
     Attributes:
         step: int32 scalar, updates done.
-        params: nested dict of arrays, the whole model.
+        params: nested dict of arrays, the whole model: float32, what is frozen perhaps in bfloat16.
         opt_state: the optimizer's state, over the trainable parameters alone.
     """
 

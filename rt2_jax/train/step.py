@@ -17,8 +17,9 @@ from rt2_jax.parallel.rules import BATCH_AXES, batch_sharding, replicated, shard
 from rt2_jax.train.augment import augment
 from rt2_jax.train.config import TrainConfig
 from rt2_jax.train.losses import loss_sums
-from rt2_jax.train.optimizer import make_optimizer, merge_params, split_params, trainable_paths
+from rt2_jax.train.optimizer import make_optimizer
 from rt2_jax.train.state import TrainState
+from rt2_jax.train.trainable import LORA_FREEZE, as_held, merge_params, split_params, trainable_paths
 
 Tree = Any
 
@@ -59,7 +60,8 @@ def make_program(config: TrainConfig, backbone: Backbone, num_tasks: int, mesh: 
     _check_batch(config, mesh)
     shapes = jax.eval_shape(backbone.init, jax.random.key(0))
     axes = backbone.logical_axes()
-    trainable = trainable_paths(shapes, config.freeze)
+    trainable = trainable_paths(shapes, config.freeze, LORA_FREEZE if config.lora else ())
+    shapes = as_held(shapes, trainable, config.frozen_dtype)
     train_shapes, _ = split_params(shapes, trainable)
     train_axes, _ = split_params(axes, trainable)
     optimizer, schedule = make_optimizer(config.optimizer, config.steps, train_axes)
@@ -79,7 +81,7 @@ def make_program(config: TrainConfig, backbone: Backbone, num_tasks: int, mesh: 
         return optimizer.init(split_params(params, trainable)[0])
 
     def init(rng: jax.Array) -> TrainState:
-        params = backbone.init(rng)
+        params = jax.tree.map(lambda leaf, held: leaf.astype(held.dtype), backbone.init(rng), shapes)
         return TrainState(jnp.zeros((), jnp.int32), params, init_opt_state(params))
 
     def train_step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, dict[str, Any]]:

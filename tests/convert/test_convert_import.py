@@ -18,8 +18,8 @@ from rt2_jax.convert.resample import resample_positions
 from rt2_jax.errors import UserError
 from rt2_jax.models import ModelConfig, make_backbone
 from rt2_jax.tokens import Vocabulary
-from rt2_jax.train.bundle import PARAMS_DIR, load_bundle, read_meta, restore_params
-from tests.convert.models import MODELS, PALI, assert_same, native_folder, stored
+from rt2_jax.train.bundle import load_bundle, read_meta
+from tests.convert.models import MODELS, PALI, assert_same, native_folder, restored, stored
 
 VISION = "vision/position_embedding"
 
@@ -59,7 +59,7 @@ def test_a_tower_and_a_language_model_that_never_met(t5, siglip, tmp_path):
     # It is what the model's own init gives, and restores as a model.
     fresh = make_backbone(imported.config).init(jax.random.key(0))
     np.testing.assert_array_equal(kernel, fresh["image_projection"]["kernel"])
-    params = restore_params(tmp_path / "out" / PARAMS_DIR, make_backbone(imported.config))
+    params = restored(tmp_path / "out", make_backbone(imported.config))
     assert all(isinstance(leaf, jax.Array) and leaf.dtype == np.float32 for leaf in jax.tree.leaves(params))
     config = ModelConfig.from_json(read_meta(tmp_path / "out")["model"])
     assert (config.num_images, config.image_size, config.tokens_per_image) == (1, 16, 16)

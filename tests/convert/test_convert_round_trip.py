@@ -14,6 +14,7 @@ from rt2_jax.convert.exporter import export_weights, foreign_tensors
 from rt2_jax.convert.importer import import_weights
 from rt2_jax.convert.params_folder import ParamsReader
 from rt2_jax.errors import UserError
+from rt2_jax.models.config import LoraConfig
 from rt2_jax.train.bundle import params_path
 from tests.convert.models import MODELS, PALI, assert_same, native_folder, stored
 
@@ -96,14 +97,14 @@ import sys
 import jax, numpy as np, pathlib
 from rt2_jax.models import ModelConfig, make_backbone
 from rt2_jax.parallel import make_mesh, shardings
-from rt2_jax.train.bundle import PARAMS_DIR, read_meta, restore_params
-from tests.convert.models import flat, stored
+from rt2_jax.train.bundle import read_meta
+from tests.convert.models import flat, restored, stored
 
 folder = pathlib.Path(sys.argv[1])
 backbone = make_backbone(ModelConfig.from_json(read_meta(folder)["model"]))
 mesh = make_mesh({"fsdp": 2, "tensor": 2})
 shapes = jax.eval_shape(backbone.init, jax.random.key(0))
-params = flat(restore_params(folder / PARAMS_DIR, backbone, shardings(backbone.logical_axes(), mesh, shapes)))
+params = flat(restored(folder, backbone, shardings(backbone.logical_axes(), mesh, shapes)))
 kernel = params["decoder/blocks/mlp/up/kernel"]
 assert kernel.addressable_shards[0].data.shape == (3, 6, 10), kernel.addressable_shards[0].data.shape
 for path, array in stored(folder).items():
@@ -137,6 +138,13 @@ def test_what_a_format_cannot_hold_is_refused(name, format, changes, message, tm
     with pytest.raises(UserError, match=message):
         export_weights(folder, tmp_path / "out", format)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ours"]
+
+
+def test_adapters_are_merged_before_they_go_out(tmp_path):
+    lora = LoraConfig("decoder/blocks/attention/query", rank=2, alpha=4.0)
+    folder = native_folder(tmp_path / "ours", MODELS["gemma"].replace(lora=lora))
+    with pytest.raises(UserError, match="has LoRA adapters, which transformers does not know; merge them first"):
+        export_weights(folder, tmp_path / "out", "transformers")
 
 
 def test_ul2_goes_to_transformers_with_a_norm_of_ones(tmp_path):

@@ -8,7 +8,7 @@ import transformers
 
 from rt2_jax.convert.importer import import_weights
 from rt2_jax.models import make_backbone
-from rt2_jax.train.bundle import PARAMS_DIR, restore_params
+from tests.convert.models import restored
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
@@ -34,7 +34,7 @@ def load(folder, tmp_path, role="model", settings=None, **arguments):
         tmp_path / "ours", **{role: folder}, settings={**FLOAT32, **(settings or {})}, **arguments
     )
     backbone = make_backbone(imported.config)
-    return backbone, restore_params(tmp_path / "ours" / PARAMS_DIR, backbone)
+    return backbone, restored(tmp_path / "ours", backbone)
 
 
 def greedy(backbone, params, images, prompt, steps):

@@ -36,13 +36,14 @@ def batch(number):
         weights=weights, task=rng.integers(0, 2, 16).astype(np.int32),
     )
 
-def run(optimizer, mesh, microbatches):
+def run(optimizer, mesh, microbatches, lora=None):
     config = make_config(dict(
         data_dir="", mixture={"a": 1, "b": 1}, steps=10, batch_size=16, prompt_len=6, target_len=8,
-        microbatches=microbatches,
+        microbatches=microbatches, lora=lora, init_from="elsewhere" if lora else "",
         optimizer=dict(name=optimizer, warmup_steps=2, learning_rate=0.01, clip_norm=1.0, weight_decay=0.01,
                        min_dim_size_to_factor=16),
     ))
+    backbone = make_backbone(model.replace(lora=config.lora))
     program = make_program(config, backbone, 2, mesh)
     with partitioned(mesh):
         check_constrained(program, backbone)
@@ -56,11 +57,13 @@ def run(optimizer, mesh, microbatches):
         sums = program.eval_step(state.params, put)
     return dict(rows=rows, specs=sorted(specs), evaluated=[float(x) for x in sums["loss"]])
 
+lora = dict(pattern="decoder/.*|logits", rank=3, alpha=30.0)
 one, eight = make_mesh(None, jax.devices()[:1]), make_mesh(dict(data=2, fsdp=2, tensor=2))
 results = {
     "adamw": dict(one=run("adamw", one, 1), eight=run("adamw", eight, 2)),
     "adafactor": dict(one=run("adafactor", one, 4), eight=run("adafactor", eight, 1)),
     "muon": dict(one=run("muon", one, 1), eight=run("muon", eight, 2)),
+    "lora": dict(one=run("adamw", one, 1, lora), eight=run("adamw", eight, 2, lora)),
 }
 
 # Traced outside `partitioned` the program holds no constraint, and the check must say so.
@@ -78,7 +81,7 @@ print(json.dumps(results))
 """
 
 
-OPTIMIZERS = ("adamw", "adafactor", "muon")
+RUNS = ("adamw", "adafactor", "muon", "lora")
 
 
 @pytest.fixture(scope="module")
@@ -96,19 +99,19 @@ def close(rows, others):
     return all(row == pytest.approx(other, rel=1e-5, abs=1e-5) for row, other in pairs)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_eight_devices_equal_one_whatever_the_microbatches(results, optimizer):
-    one, eight = results[optimizer]["one"], results[optimizer]["eight"]
+@pytest.mark.parametrize("name", RUNS)
+def test_eight_devices_equal_one_whatever_the_microbatches(results, name):
+    one, eight = results[name]["one"], results[name]["eight"]
     assert close(one["rows"], eight["rows"])
     assert close([one["evaluated"]], [eight["evaluated"]])
     assert one["rows"][0] != one["rows"][1]
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_optimizer_state_is_sharded_as_its_parameters(results, optimizer):
-    specs = " ".join(results[optimizer]["eight"]["specs"])
+@pytest.mark.parametrize("name", RUNS)
+def test_optimizer_state_is_sharded_as_its_parameters(results, name):
+    specs = " ".join(results[name]["eight"]["specs"])
     assert "fsdp" in specs and "tensor" in specs
-    assert "fsdp" not in " ".join(results[optimizer]["one"]["specs"])
+    assert "fsdp" not in " ".join(results[name]["one"]["specs"])
 
 
 def test_muons_momentum_of_stacked_layers_is_sharded(results):

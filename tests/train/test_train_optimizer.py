@@ -11,7 +11,8 @@ import pytest
 
 from rt2_jax.errors import UserError
 from rt2_jax.train.config import OptimizerConfig
-from rt2_jax.train.optimizer import make_optimizer, make_schedule, merge_params, split_params, trainable_paths
+from rt2_jax.train.optimizer import make_optimizer, make_schedule
+from rt2_jax.train.trainable import merge_params, split_params, trainable_paths
 
 ADAFACTOR = OptimizerConfig(learning_rate=0.1, schedule="constant", warmup_steps=0, min_dim_size_to_factor=4)
 

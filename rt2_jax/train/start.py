@@ -1,0 +1,66 @@
+"""What a run starts from: random parameters, or those of a bundle or another run, with or without adapters."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from rt2_jax.errors import UserError
+from rt2_jax.models.backbone import Backbone
+from rt2_jax.models.config import LoraConfig, ModelConfig
+from rt2_jax.tokens.vocabulary import Vocabulary
+from rt2_jax.train.bundle import check_vocabulary, params_path, read_meta, restore_params
+from rt2_jax.train.config import TrainConfig
+from rt2_jax.train.integers import order_integers
+from rt2_jax.train.state import TrainState
+from rt2_jax.train.step import Program
+from rt2_jax.train.trainable import LORA_FREEZE, merge_params, split_params, trainable_paths
+
+
+def fresh_state(config: TrainConfig, program: Program, backbone: Backbone, vocabulary: Vocabulary) -> TrainState:
+    """The state before the first step; call it inside ``parallel.rules.partitioned(mesh)``.
+
+    Raises:
+        UserError: `init_from` has another vocabulary, model or LoRA than this run, or cannot be read.
+    """
+    rng = jax.random.key(config.seed)
+    if config.init_from:
+        params = _params_from(pathlib.Path(config.init_from), program, backbone, vocabulary, rng)
+        step = jax.device_put(np.zeros((), np.int32), program.state.step.sharding)
+        return TrainState(step, params, program.init_opt_state(params))
+    state = program.init(rng)
+    if not config.ordered_integers:
+        return state
+    ordered = jax.jit(order_integers, out_shardings=_shardings(program.state.params))
+    return dataclasses.replace(state, params=ordered(state.params, vocabulary.integer_ids, jax.random.fold_in(rng, 1)))
+
+
+def _params_from(
+    source: pathlib.Path, program: Program, backbone: Backbone, vocabulary: Vocabulary, rng: jax.Array
+) -> Any:
+    """The parameters of a bundle or run; the adapters that it lacks are drawn."""
+    meta = read_meta(source)
+    check_vocabulary(meta, vocabulary.sha256, "this run")
+    found, wanted = ModelConfig.from_json(meta["model"]).lora, backbone.config.lora
+    if found not in (None, wanted):
+        raise UserError(
+            f"init_from {source} has {_told(found)}, this run has {_told(wanted)}; give it the same, or merge them: "
+            f"rt2 export --merge-lora --checkpoint {source}"
+        )
+    path, _ = params_path(source)
+    if found == wanted:
+        return restore_params(path, program.state.params)
+    of_lora = trainable_paths(program.state.params, LORA_FREEZE)
+    drawn, stored = split_params(program.state.params, of_lora)
+    draw = jax.jit(lambda rng: split_params(backbone.init(rng), of_lora)[0], out_shardings=_shardings(drawn))
+    return merge_params(draw(rng), restore_params(path, stored))
+
+
+def _shardings(abstract: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.sharding, abstract)
+
+
+def _told(lora: LoraConfig | None) -> str:
+    return f"LoRA {lora.pattern!r} of rank {lora.rank}, alpha {lora.alpha:g}" if lora else "no LoRA"
