@@ -1,4 +1,4 @@
-"""The command ``rt2``: data | convert | train | eval | sample | export. A verb imports what it needs when it runs."""
+"""The command ``rt2``: data | convert | train | eval | sample | export | sizes. A verb imports only what it needs."""
 
 import argparse
 import logging
@@ -32,6 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_eval(verbs)
     _add_sample(verbs)
     _add_export(verbs)
+    _add_sizes(verbs)
     return parser
 
 
@@ -407,6 +408,31 @@ def _export(arguments) -> None:
     bundle = merge_bundle(bundle) if arguments.merge_lora else bundle
     save_bundle(arguments.out, bundle.params, bundle.meta, bundle.vocabulary, arguments.dtype)
     print(f"{arguments.out}: {bundle.meta['model']['name']} at step {bundle.meta['step']}, {arguments.dtype}")
+
+
+# --- rt2 sizes --------------------------------------------------------------------------------------------------------
+
+
+def _add_sizes(verbs) -> None:
+    sizes = _verb(
+        verbs, "sizes", _sizes, "say what each model size holds, computes and takes in memory",
+        "Parameters by part. FLOPs, a multiply and an add being two, of one training example (forward and backward;\n"
+        "what rematerialisation computes again stands apart), and of one action of 8 tokens: a prefill reads images\n"
+        "and prompt, then come 7 steps. Memory at rest of the whole model, however many chips hold it: weights,\n"
+        "Adafactor's train state, one robot's cache, and for serving the bfloat16 weights with one cache.\n"
+        "All is counted from shapes, nothing is allocated. docs/models.md says what is left out, and where the sizes\n"
+        "come from.",
+    )  # fmt: skip
+    sizes.add_argument("--size", default=None, metavar="NAME", help="one size by its parts (default: all sizes)")
+    sizes.add_argument("--prompt-len", type=int, default=128, metavar="N", help="tokens of a prompt (default 128)")
+    sizes.add_argument("--target-len", type=int, default=64, metavar="N", help="tokens of a target (default 64)")
+    sizes.add_argument("--markdown", action="store_true", help="print Markdown, as in docs/models.md")
+
+
+def _sizes(arguments) -> None:
+    from rt2_jax.train.sizes_table import print_sizes
+
+    print_sizes(arguments.size, arguments.prompt_len, arguments.target_len, arguments.markdown)
 
 
 if __name__ == "__main__":

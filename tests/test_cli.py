@@ -19,6 +19,7 @@ VERBS = [
     ["eval"],
     ["sample"],
     ["export"],
+    ["sizes"],
 ]
 
 
@@ -99,6 +100,10 @@ def test_missing_checkpoint(tmp_path, capsys):
 def test_missing_image(tmp_path, capsys):
     arguments = ["sample", "--checkpoint", tmp_path, "--image", tmp_path / "none.png", "--prompt", "x"]
     assert "none.png" in one_line(arguments, capsys)
+
+
+def test_unknown_size(capsys):
+    assert "model size 'huge' is unknown; the sizes are tiny" in one_line(["sizes", "--size", "huge"], capsys)
 
 
 def test_noise_that_is_no_probability(tmp_path, capsys):

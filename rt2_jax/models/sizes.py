@@ -76,8 +76,14 @@ def count(tree) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
+def group_count(config: ModelConfig) -> dict[str, int]:
+    """Parameters by top-level group of the tree ("vision", "encoder", ...); nothing is allocated."""
+    shapes = jax.eval_shape(make_backbone(config).init, jax.ShapeDtypeStruct((2,), np.uint32))
+    return {group: count(tree) for group, tree in shapes.items()}
+
+
 def param_count(config: ModelConfig) -> dict[str, int]:
     """Parameters by part ("vision", "projection", "text") and in "total"; nothing is allocated."""
-    shapes = jax.eval_shape(make_backbone(config).init, jax.ShapeDtypeStruct((2,), np.uint32))
-    counts = {part: sum(count(shapes[group]) for group in groups if group in shapes) for part, groups in PARTS.items()}
-    return {**counts, "total": count(shapes)}
+    groups = group_count(config)
+    counts = {part: sum(groups.get(group, 0) for group in members) for part, members in PARTS.items()}
+    return {**counts, "total": sum(groups.values())}
