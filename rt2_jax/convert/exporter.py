@@ -45,7 +45,8 @@ def export_weights(checkpoint: str | pathlib.Path, out: str | pathlib.Path, form
     config = ModelConfig.from_json(read_meta(checkpoint)["model"])
     if config.lora is not None:
         raise UserError(
-            f"{checkpoint} has LoRA adapters, which {format} does not know; merge them first: rt2 export --merge-lora"
+            f"{checkpoint} has LoRA adapters, which {format} does not know; merge them into a bundle first "
+            "(rt2 export --merge-lora), then export that"
         )
     reader = ParamsReader(params_path(checkpoint)[0])
     out = pathlib.Path(out).resolve()

@@ -143,7 +143,7 @@ def test_what_a_format_cannot_hold_is_refused(name, format, changes, message, tm
 def test_adapters_are_merged_before_they_go_out(tmp_path):
     lora = LoraConfig("decoder/blocks/attention/query", rank=2, alpha=4.0)
     folder = native_folder(tmp_path / "ours", MODELS["gemma"].replace(lora=lora))
-    with pytest.raises(UserError, match="has LoRA adapters, which transformers does not know; merge them first"):
+    with pytest.raises(UserError, match="has LoRA adapters, which transformers does not know; merge them"):
         export_weights(folder, tmp_path / "out", "transformers")
 
 

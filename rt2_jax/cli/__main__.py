@@ -1,0 +1,7 @@
+"""``python -m rt2_jax.cli``."""
+
+import sys
+
+from rt2_jax.cli import main
+
+sys.exit(main())

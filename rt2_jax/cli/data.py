@@ -1,0 +1,123 @@
+"""rt2 data: build, prepare and look at datasets, make vocabularies."""
+
+from rt2_jax.cli.parsing import add_verb, names, path, quiet_tensorflow
+from rt2_jax.errors import UserError
+
+
+def add_data(verbs) -> None:
+    data = verbs.add_parser("data", help="build, prepare and look at datasets")
+    kinds = data.add_subparsers(dest="kind", metavar="COMMAND", required=True)
+
+    build = add_verb(
+        kinds, "build", _data_build, "write the tabletop datasets",
+        "Two datasets in TFDS layout: DATA/tabletop_robot, demonstrations of the scripted expert as RLDS episodes,\n"
+        "and DATA/tabletop_web, images with captions, questions and places from the wider world. An interrupted\n"
+        "build goes on where it stopped; the same arguments give the same bytes.",
+    )  # fmt: skip
+    build.add_argument("--data", type=path, required=True, help="the folder to write to")
+    build.add_argument("--robot-episodes", type=int, default=2000, help="demonstrations for training (default 2000)")
+    build.add_argument("--web-images", type=int, default=20000, help="web images for training (default 20000)")
+    build.add_argument("--image-size", type=int, default=96, help="side of a frame in pixels (default 96)")
+    build.add_argument("--seed", type=int, default=0, help="another seed, other scenes (default 0)")
+    build.add_argument(
+        "--noise", type=float, default=0.15,
+        help="chance a step that the arm is thrown off the expert's path, whose way back is then shown (default 0.15)",
+    )  # fmt: skip
+    build.add_argument("--workers", type=int, default=2, help="rendering processes (default 2)")
+    build.add_argument("--overwrite", action="store_true", help="replace datasets built with other arguments")
+
+    prepare = add_verb(
+        kinds, "prepare", _data_prepare, "turn datasets into tokens",
+        "Runs seqio tasks once and writes their examples to DATA/prepared as ArrayRecord, which training reads at any\n"
+        "position without TensorFlow.",
+    )  # fmt: skip
+    prepare.add_argument("--data", type=path, required=True, help="the folder that rt2 data build wrote to")
+    which = prepare.add_mutually_exclusive_group()
+    which.add_argument("--tasks", type=names, default=None, help="comma-separated tasks (default: all registered)")
+    which.add_argument("--mixture", default=None, help="the tasks of a mixture, e.g. tabletop_cofinetune_50")
+    prepare.add_argument("--vocabulary", type=path, default=None, help="SentencePiece model (default: shipped)")
+    prepare.add_argument("--task-modules", type=names, default=[], help="modules that register tasks of your own")
+    prepare.add_argument("--overwrite", action="store_true", help="prepare again what is there")
+
+    inspect = add_verb(
+        kinds, "inspect", _data_inspect, "count prepared examples and draw some of them",
+        "Prints a table of the tasks under DATA/prepared and draws a sheet of examples with prompts and targets.",
+    )  # fmt: skip
+    inspect.add_argument("--data", type=path, required=True, help="the folder with prepared data")
+    inspect.add_argument("--tasks", type=names, default=None, help="comma-separated tasks (default: all prepared)")
+    inspect.add_argument("--out", type=path, default=None, help="where to write the sheet (default DATA/inspect.png)")
+
+    vocabulary = add_verb(
+        kinds, "vocabulary", _data_vocabulary, "train a SentencePiece vocabulary, or adapt that of a public model",
+        "Without --adapt it trains one on the world's own corpus, where each integer is one token. The same corpus\n"
+        "gives the same file; the shipped one was trained on an earlier state of it.\n\n"
+        "With --adapt it makes the SentencePiece file of a public model one that actions can be written in. The\n"
+        "model's integers 0 to 255 are used where each is one token; else --overwrite-by counts pieces on a text of\n"
+        "yours, and the 256 rarest become the words <0> to <255> (PaLM-E's way). Text without them keeps its tokens.\n"
+        "The file that is written is the whole vocabulary: name it in rt2 data prepare --vocabulary and in a config.\n"
+        "  rt2 data vocabulary --adapt gemma.model --overwrite-by text.txt --out data/vocabularies/gemma.model",
+    )  # fmt: skip
+    vocabulary.add_argument("--out", type=path, required=True, help="the .model file to write")
+    vocabulary.add_argument("--adapt", type=path, default=None, metavar="FILE.model", help="a public model's file")
+    vocabulary.add_argument(
+        "--family", default=None,
+        help="with --adapt, add this family's pieces: t5, mt5, umt5 (T5X's ids), umt5_hf (the Transformers port's), "
+        "paligemma or gemma (default: add none)",
+    )  # fmt: skip
+    vocabulary.add_argument(
+        "--overwrite-by", type=path, default=None, metavar="CORPUS.txt",
+        help="with --adapt, a text in the languages that the model is to keep, one text a line",
+    )  # fmt: skip
+
+
+def _data_build(arguments) -> None:
+    quiet_tensorflow()
+    from rt2_jax.data.build import build
+
+    build(
+        arguments.data,
+        robot_episodes=arguments.robot_episodes,
+        web_images=arguments.web_images,
+        image_size=arguments.image_size,
+        seed=arguments.seed,
+        noise=arguments.noise,
+        workers=arguments.workers,
+        overwrite=arguments.overwrite,
+    )
+
+
+def _data_prepare(arguments) -> None:
+    quiet_tensorflow()
+    from rt2_jax.data.mixtures import mixture_weights
+    from rt2_jax.data.prepare import prepare
+
+    prepare(
+        arguments.data,
+        tasks=list(mixture_weights(arguments.mixture)) if arguments.mixture else arguments.tasks,
+        vocabulary=arguments.vocabulary,
+        task_modules=arguments.task_modules,
+        overwrite=arguments.overwrite,
+    )
+
+
+def _data_inspect(arguments) -> None:
+    from rt2_jax.data.inspect import inspect
+
+    print(inspect(arguments.data, tasks=arguments.tasks, out=arguments.out))
+
+
+def _data_vocabulary(arguments) -> None:
+    from rt2_jax.sim.corpus import corpus
+    from rt2_jax.tokens.adapt import adapt_vocabulary, read_corpus
+    from rt2_jax.tokens.train_vocabulary import train_vocabulary
+
+    if arguments.adapt is None:
+        if arguments.family or arguments.overwrite_by:
+            raise UserError("--family and --overwrite-by change a public model's file; name it with --adapt")
+        vocabulary = train_vocabulary(corpus(), arguments.out)
+    else:
+        counted = read_corpus(arguments.overwrite_by) if arguments.overwrite_by else None
+        vocabulary = adapt_vocabulary(arguments.adapt, arguments.out, arguments.family, counted)
+    words, ids = vocabulary.integer_words, vocabulary.integer_ids
+    print(f"{arguments.out}: {vocabulary.num_pieces} pieces, sha256 {vocabulary.sha256}")
+    print(f"  integers are written {words[0]} to {words[-1]}: tokens {', '.join(map(str, ids[:4]))}, ..., {ids[-1]}")

@@ -1,0 +1,101 @@
+"""rt2 train, eval and sample: make a checkpoint, and ask what it can do."""
+
+from rt2_jax.cli.parsing import add_verb, names, path
+from rt2_jax.errors import UserError
+
+
+def add_train(verbs) -> None:
+    train = add_verb(
+        verbs, "train", _train, "train a model by a config",
+        "A config is a Python file with get_config(); any of its values can be set on the command line:\n"
+        "  rt2 train --config configs/tabletop_demo.py --workdir runs/a --config.steps=9 --config.seed=1\n"
+        "Run again with the same workdir to go on from its last checkpoint, on any number of hosts.\n"
+        "Exit code 42 means: stopped by SIGTERM with everything saved, start me again.",
+    )  # fmt: skip
+    train.add_argument("--config", required=True, help="the config file; --config.KEY=VALUE sets one of its values")
+    train.add_argument("--workdir", type=path, required=True, help="checkpoints, metrics and the config go here")
+
+
+def _train(arguments) -> int:
+    from rt2_jax.train.config import load_config
+    from rt2_jax.train.loop import train
+
+    return train(load_config(arguments.config, arguments.rest), arguments.workdir)
+
+
+def add_eval(verbs) -> None:
+    evaluate = add_verb(
+        verbs, "eval", _eval, "drive the simulated arm and write the report",
+        "Closed loop on RT-2's splits (seen; unseen objects, backgrounds, environments; symbols, reasoning, persons)\n"
+        "with controls, beside what the same checkpoint still knows of the web. Writes OUT/report.json and\n"
+        "OUT/report.html.",
+    )  # fmt: skip
+    evaluate.add_argument("--checkpoint", type=path, required=True, help="a run's workdir or a shipped bundle")
+    evaluate.add_argument("--out", type=path, required=True, help="the folder for the report")
+    evaluate.add_argument("--data", type=path, default=None, help="prepared data, for the offline metrics")
+    evaluate.add_argument("--reference", type=path, default=None, help="a checkpoint to show forgetting against")
+    evaluate.add_argument("--splits", type=names, default=None, help="comma-separated splits (default: all)")
+    evaluate.add_argument("--skills", type=names, default=None, help="comma-separated skills (default: all)")
+    evaluate.add_argument("--tasks", type=names, default=None, help="comma-separated prepared tasks (default: all)")
+    evaluate.add_argument("--episodes", type=int, default=20, help="episodes for each skill of a split (default 20)")
+    evaluate.add_argument("--examples", type=int, default=256, help="held-out examples for each task (default 256)")
+    evaluate.add_argument("--mode", choices=("action", "plan"), default="action", help="plan: think before each action")
+    evaluate.add_argument("--no-controls", action="store_true", help="leave out the controls")
+    evaluate.add_argument("--seed", type=int, default=0, help="another seed, other episodes (default 0)")
+
+
+def _eval(arguments) -> None:
+    from rt2_jax.evaluate.run import CONTROLS, evaluate
+
+    evaluate(
+        arguments.checkpoint,
+        arguments.out,
+        data_dir=arguments.data,
+        reference=arguments.reference,
+        splits=arguments.splits,
+        skills=arguments.skills,
+        tasks=arguments.tasks,
+        episodes=arguments.episodes,
+        examples=arguments.examples,
+        mode=arguments.mode,
+        controls=() if arguments.no_controls else CONTROLS,
+        seed=arguments.seed,
+    )
+
+
+def add_sample(verbs) -> None:
+    sample = add_verb(
+        verbs, "sample", _sample, "ask a checkpoint about one image",
+        "With --instruction it answers with an action (or a plan and an action: --mode plan), decoded under the\n"
+        "grammar, in bins and in physical units; with --prompt it answers in text.",
+    )  # fmt: skip
+    sample.add_argument("--checkpoint", type=path, required=True, help="a run's workdir or a shipped bundle")
+    sample.add_argument("--image", type=path, required=True, help="an image file; resized to the model's frames")
+    asked = sample.add_mutually_exclusive_group(required=True)
+    asked.add_argument("--instruction", help='what the robot is told, e.g. "pick up the red cube"')
+    asked.add_argument("--prompt", help='any text, e.g. "Answer in en: what number is on the table?"')
+    sample.add_argument("--mode", choices=("action", "plan"), default="action", help="plan: think before the action")
+    sample.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
+    sample.add_argument("--seed", type=int, default=0, help="for a temperature above 0")
+
+
+def _sample(arguments) -> None:
+    import jax
+
+    from rt2_jax.evaluate.run import make_policy
+    from rt2_jax.inputs.images import decode_image
+    from rt2_jax.train.bundle import load_bundle
+
+    if not arguments.image.is_file():
+        raise UserError(f"image {arguments.image} does not exist; name a JPEG or PNG file")
+    bundle = load_bundle(arguments.checkpoint)
+    policy = make_policy(bundle, temperature=arguments.temperature)
+    images, rng = decode_image(arguments.image.read_bytes())[None], jax.random.key(arguments.seed)
+    if arguments.prompt is not None:
+        print(policy.answer(images, [arguments.prompt], bundle.meta["target_len"], rng)[0])
+        return
+    output = policy.act(images, [arguments.instruction], arguments.mode, rng)
+    print(output.text[0])
+    space = bundle.bins.space
+    for name, value, unit in zip(space.names, output.actions[0], space.units, strict=True):
+        print(f"  {name:<10} {value:+.4f} {unit}")

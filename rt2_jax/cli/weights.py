@@ -1,0 +1,123 @@
+"""rt2 convert, export and sizes: weights in and out, and what models hold."""
+
+from rt2_jax.cli.parsing import add_verb, path
+from rt2_jax.errors import UserError
+
+
+def add_convert(verbs) -> None:
+    convert = add_verb(
+        verbs, "convert", _convert, "bring pretrained weights in",
+        "Reads transformers folders (T5 1.1, mT5, umT5, UL2, SigLIP, SigLIP 2, Gemma 1 and 2, PaliGemma 1 and 2),\n"
+        "big_vision .npz files (ViT, SigLIP, PaliGemma), T5X folders and folders of ours, and writes what a config's\n"
+        "init_from and model name. Any vision tower goes with any language model:\n"
+        "  rt2 convert --vision siglip-so400m-patch14-224 --text umt5-xl --vocabulary umt5.model --out runs/pali\n"
+        "  rt2 convert --model paligemma2-10b.npz --vocabulary paligemma.model --out runs/paligemma\n"
+        "Weights stream from file to file: memory does not grow with the model. Every tensor must find its place;\n"
+        "rt2 export --format takes a model out again.",
+    )  # fmt: skip
+    convert.add_argument("--model", type=path, default=None, help="a checkpoint that gives every part")
+    convert.add_argument("--vision", type=path, default=None, help="a checkpoint that gives the vision tower")
+    convert.add_argument("--text", type=path, default=None, help="a checkpoint that gives the language model")
+    convert.add_argument("--out", type=path, required=True, help="the folder to write")
+    convert.add_argument("--vocabulary", type=path, default=None, help="SentencePiece model of the tokens")
+    convert.add_argument("--size", default=None, help="build this named size (default: what the checkpoints hold)")
+    convert.add_argument(
+        "--set", dest="settings", action="append", default=[], metavar="KEY=VALUE",
+        help="change the model's config, e.g. image_size=448 (positions are resampled), num_images=2,\n"
+        "text.activation=silu; repeatable",
+    )  # fmt: skip
+    convert.add_argument(
+        "--ignore", action="append", default=[], metavar="REGEX",
+        help="parameters of a checkpoint that are not wanted, e.g. 'decoder/.*'; repeatable",
+    )  # fmt: skip
+    convert.add_argument(
+        "--new", action="append", default=[], metavar="REGEX",
+        help="parameters that no checkpoint gives, drawn at random; repeatable",
+    )  # fmt: skip
+    convert.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default=None, help="how weights are stored (default: as they come)"
+    )
+    convert.add_argument("--seed", type=int, default=0, help="for what is drawn")
+
+
+def _convert(arguments) -> None:
+    try:
+        from rt2_jax.convert.importer import import_weights
+        from rt2_jax.convert.plan import parse_setting
+    except ImportError as error:
+        raise UserError(f"rt2 convert needs the package {error.name}; pip install 'rt2_jax[convert]'") from error
+    from rich.progress import Progress
+
+    from rt2_jax.convert.report import report
+    from rt2_jax.tokens.vocabulary import Vocabulary
+
+    with Progress(transient=True) as progress:
+        imported = import_weights(
+            arguments.out,
+            model=arguments.model,
+            vision=arguments.vision,
+            text=arguments.text,
+            size=arguments.size,
+            settings=dict(parse_setting(text) for text in arguments.settings),
+            vocabulary=Vocabulary.load(arguments.vocabulary) if arguments.vocabulary else None,
+            ignore=arguments.ignore,
+            new=arguments.new,
+            dtype=arguments.dtype,
+            seed=arguments.seed,
+            progress=progress,
+        )
+    report(imported, arguments.out)
+
+
+def add_export(verbs) -> None:
+    export = add_verb(
+        verbs, "export", _export, "write a run's weights as a bundle, or for another framework",
+        "A bundle is what evaluation and serving read: weights without optimizer state, vocabulary, bins and grammar,\n"
+        "held together by hashes. Of a run, its last complete checkpoint. A run with LoRA keeps its adapters, which\n"
+        "everything that reads a bundle understands, unless they are merged. Other formats hold the weights alone.",
+    )  # fmt: skip
+    export.add_argument("--checkpoint", type=path, required=True, help="a run's workdir, or another bundle")
+    export.add_argument("--out", type=path, required=True, help="the bundle's folder")
+    export.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="a bundle's stored weights")
+    export.add_argument("--merge-lora", action="store_true", help="add the LoRA adapters into the weights")
+    export.add_argument(
+        "--format", choices=("bundle", "transformers", "big_vision", "t5x"), default="bundle",
+        help="transformers: PaliGemma, or T5 and SigLIP side by side; big_vision: .npz; t5x: the T5 (default bundle)",
+    )  # fmt: skip
+
+
+def _export(arguments) -> None:
+    if arguments.format != "bundle":
+        from rt2_jax.convert.exporter import export_weights
+
+        for line in export_weights(arguments.checkpoint, arguments.out, arguments.format):
+            print(f"{arguments.out}: {line}")
+        return
+    from rt2_jax.train.bundle import load_bundle, merge_bundle, save_bundle
+
+    bundle = load_bundle(arguments.checkpoint)
+    bundle = merge_bundle(bundle) if arguments.merge_lora else bundle
+    save_bundle(arguments.out, bundle.params, bundle.meta, bundle.vocabulary, arguments.dtype)
+    print(f"{arguments.out}: {bundle.meta['model']['name']} at step {bundle.meta['step']}, {arguments.dtype}")
+
+
+def add_sizes(verbs) -> None:
+    sizes = add_verb(
+        verbs, "sizes", _sizes, "say what each model size holds, computes and takes in memory",
+        "Parameters by part. FLOPs, a multiply and an add being two, of one training example (forward and backward;\n"
+        "what rematerialisation computes again stands apart), and of one action of 8 tokens: a prefill reads images\n"
+        "and prompt, then come 7 steps. Memory at rest of the whole model, however many chips hold it: weights,\n"
+        "Adafactor's train state, one robot's cache, and for serving the bfloat16 weights with one cache.\n"
+        "All is counted from shapes, nothing is allocated. docs/models.md says what is left out, and where the sizes\n"
+        "come from.",
+    )  # fmt: skip
+    sizes.add_argument("--size", default=None, metavar="NAME", help="one size by its parts (default: all sizes)")
+    sizes.add_argument("--prompt-len", type=int, default=128, metavar="N", help="tokens of a prompt (default 128)")
+    sizes.add_argument("--target-len", type=int, default=64, metavar="N", help="tokens of a target (default 64)")
+    sizes.add_argument("--markdown", action="store_true", help="print Markdown, as in docs/models.md")
+
+
+def _sizes(arguments) -> None:
+    from rt2_jax.train.sizes_table import print_sizes
+
+    print_sizes(arguments.size, arguments.prompt_len, arguments.target_len, arguments.markdown)
