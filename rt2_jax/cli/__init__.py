@@ -1,4 +1,4 @@
-"""The command ``rt2``: data | convert | train | eval | sample | export | sizes; a verb imports what it needs when run."""
+"""The command ``rt2``: data, convert, train, eval, sample, export, sizes. Verbs import what they need when run."""
 
 import argparse
 import logging

@@ -1,0 +1,39 @@
+"""The command lines of docs/convert.md."""
+
+import pytest
+
+from rt2_jax.cli import main
+from tests.convert.models import MODELS, PALI, native_folder, stored
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """A PaLI and a T5 in `transformers` files."""
+    for name, config in (("pali", PALI), ("t5", MODELS["t5"])):
+        native_folder(tmp_path / f"{name}_native", config)
+        out = ["--out", str(tmp_path / name), "--format", "transformers"]
+        assert main(["export", "--checkpoint", str(tmp_path / f"{name}_native"), *out]) == 0
+    return tmp_path
+
+
+def test_a_tower_and_a_text_model_come_in(folders, capsys):
+    command = ["convert", "--vision", str(folders / "pali" / "vision"), "--text", str(folders / "t5")]
+    out = str(folders / "out")
+    assert main([*command, "--out", out, "--set", "image_size=24", "--set", "text.dropout_rate=0.1"]) == 0
+    said = capsys.readouterr().out
+    assert "text" in said and "projection" in said
+    assert "position embedding resampled from 16 to 36 patches" in said
+    assert "new: image_projection/kernel" in said
+    assert stored(folders / "out")["vision/position_embedding"].shape == (36, 16)
+
+
+def test_mistakes_end_in_one_line(folders, capsys):
+    for command, message in (
+        (["convert", "--text", str(folders / "none"), "--out", "x"], "does not exist; name a transformers folder"),
+        (["convert", "--text", str(folders / "t5"), "--out", "x", "--set", "depth=3"], "no field 'depth'"),
+        (["export", "--checkpoint", str(folders / "t5"), "--out", "x", "--format", "t5x"], "has no bundle.json"),
+    ):
+        assert main(command) == 2
+        captured = capsys.readouterr()
+        assert captured.err.startswith("rt2: error: ") and message in captured.err
+        assert captured.err.count("\n") == 1
