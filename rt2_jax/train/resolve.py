@@ -7,7 +7,7 @@ from typing import Any
 
 from rt2_jax.data.mixtures import mixture_weights
 from rt2_jax.errors import UserError
-from rt2_jax.models.config import ModelConfig
+from rt2_jax.models.config import ModelConfig, PrefixLmConfig
 from rt2_jax.models.sizes import SIZES, get_config
 from rt2_jax.tokens.vocabulary import Vocabulary
 from rt2_jax.train.bundle import BUNDLE_FILE, read_meta
@@ -26,7 +26,7 @@ def task_weights(config: TrainConfig) -> dict[str, float]:
 
 
 def model_config(config: TrainConfig, vocabulary: Vocabulary) -> ModelConfig:
-    """The model of a config, with the vocabulary's size and the config's dropout and adapters.
+    """The model of a config, with the vocabulary's size and image token and the config's dropout and adapters.
 
     Raises:
         UserError: an unknown size or field, or values that do not fit together.
@@ -35,8 +35,13 @@ def model_config(config: TrainConfig, vocabulary: Vocabulary) -> ModelConfig:
     model = _sized(fields.pop("size", "tiny"))
     if "lora" in fields:
         raise UserError(f"config: model.lora is {fields['lora']!r}; set the config's own lora instead")
+    text = dict(fields.get("text", {}))
     if config.dropout is not None:
-        fields["text"] = {**fields.get("text", {}), "dropout_rate": config.dropout}
+        text["dropout_rate"] = config.dropout
+    if isinstance(model.text, PrefixLmConfig) and model.text.image_id is None:
+        # A prompt places an image where the vocabulary's token for images stands.
+        text.setdefault("image_id", vocabulary.image_id)
+    fields["text"] = text
     try:
         return model.replace(**{**fields, "vocab_size": vocabulary.size, "lora": config.lora})
     except TypeError as error:

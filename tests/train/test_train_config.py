@@ -1,6 +1,7 @@
 """A config is checked whole before any work, and what is wrong with it is named."""
 
 import json
+from types import SimpleNamespace
 
 import ml_collections
 import pytest
@@ -130,3 +131,13 @@ def test_a_mixture_is_a_name_or_weights():
 
 def test_config_dicts_and_plain_dicts_are_alike():
     assert make_config(ml_collections.ConfigDict(NEEDED)) == make_config(NEEDED)
+
+
+def test_a_prefix_lm_takes_the_vocabularys_image_token():
+    def image_id(model, image_id):
+        vocabulary = SimpleNamespace(size=2304, image_id=image_id)
+        return getattr(model_config(make_config({**NEEDED, "model": model}), vocabulary).text, "image_id", "none")
+
+    assert image_id("tiny_palm_e", 7) == 7 and image_id("tiny_palm_e", None) is None
+    assert image_id({"size": "tiny_palm_e", "text": {"image_id": 9}}, 7) == 9
+    assert image_id("tiny", 7) == "none"
