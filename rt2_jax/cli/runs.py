@@ -3,6 +3,8 @@
 from rt2_jax.cli.parsing import add_verb, names, path
 from rt2_jax.errors import UserError
 
+ANSWER_LEN = 64  # tokens of an answer by a model that was never told how long its targets are
+
 
 def add_train(verbs) -> None:
     train = add_verb(
@@ -69,7 +71,10 @@ def add_sample(verbs) -> None:
         "With --instruction it answers with an action (or a plan and an action: --mode plan), decoded under the\n"
         "grammar, in bins and in physical units; with --prompt it answers in text.",
     )  # fmt: skip
-    sample.add_argument("--checkpoint", type=path, required=True, help="a run's workdir or a shipped bundle")
+    sample.add_argument(
+        "--checkpoint", type=path, required=True,
+        help="a run's workdir, a shipped bundle, or what rt2 convert wrote (which answers in text alone)",
+    )  # fmt: skip
     sample.add_argument("--image", type=path, required=True, help="an image file; resized to the model's frames")
     asked = sample.add_mutually_exclusive_group(required=True)
     asked.add_argument("--instruction", help='what the robot is told, e.g. "pick up the red cube"')
@@ -82,15 +87,19 @@ def add_sample(verbs) -> None:
 def _sample(arguments) -> None:
     import jax
 
-    from rt2_jax.evaluate.run import make_policy
+    from rt2_jax.evaluate.run import make_policy, make_text_model
     from rt2_jax.inputs.images import decode_image
-    from rt2_jax.train.bundle import load_bundle
+    from rt2_jax.train.bundle import load_bundle, read_meta
 
     if not arguments.image.is_file():
         raise UserError(f"image {arguments.image} does not exist; name a JPEG or PNG file")
+    images, rng = decode_image(arguments.image.read_bytes())[None], jax.random.key(arguments.seed)
+    if arguments.prompt is not None and read_meta(arguments.checkpoint)["card"] is None:
+        model = make_text_model(arguments.checkpoint, arguments.prompt, temperature=arguments.temperature)
+        print(model.answer(images, [arguments.prompt], ANSWER_LEN, rng)[0])
+        return
     bundle = load_bundle(arguments.checkpoint)
     policy = make_policy(bundle, temperature=arguments.temperature)
-    images, rng = decode_image(arguments.image.read_bytes())[None], jax.random.key(arguments.seed)
     if arguments.prompt is not None:
         print(policy.answer(images, [arguments.prompt], bundle.meta["target_len"], rng)[0])
         return

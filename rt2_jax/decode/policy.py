@@ -37,19 +37,18 @@ class PolicyOutput:
     logprob: np.ndarray
 
 
-class Policy:
-    """A model with everything that turns its tokens into actions. Not safe to call from several threads at once.
+class TextModel:
+    """A model that answers in text about images. Not safe to call from several threads at once.
 
     Args:
         backbone, params: the model and its weights, wherever they lie.
-        vocabulary, bins, grammar: what it was trained with.
+        vocabulary, grammar: what it was trained with; `grammar` has a mode "text".
         image_size: side in pixels of the model's frames; frames of another size are resized (`resize_image`).
         prompt_len: tokens a prompt may have; padded to it.
-        plan_len: the most tokens of a plan with its action, EOS included.
         temperature, top_k, top_p: see `make_sampler`; greedy by default.
 
     Raises:
-        UserError: parts that do not belong together, or `plan_len` too small for an action.
+        UserError: a grammar of another vocabulary.
     """
 
     def __init__(
@@ -57,11 +56,9 @@ class Policy:
         backbone: Backbone,
         params: Params,
         vocabulary: Vocabulary,
-        bins: ActionBins,
         grammar: Grammar,
         image_size: int,
         prompt_len: int,
-        plan_len: int = 64,
         temperature: float = 0.0,
         top_k: int = 0,
         top_p: float = 1.0,
@@ -70,52 +67,14 @@ class Policy:
             raise UserError(
                 f"the grammar is of {len(grammar.token_class)} tokens, the vocabulary of {vocabulary.size}; rebuild it"
             )
-        if build_grammar(vocabulary, bins.allowed).sha256 != grammar.sha256:
-            raise UserError("the grammar is not that of this vocabulary and these bins; build it from them")
         self.backbone = backbone
         self.params = params
         self.vocabulary = vocabulary
-        self.bins = bins
         self.grammar = grammar
         self.image_size = image_size
         self.prompt_len = prompt_len
         self._sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         self._samplers: dict[tuple[str, int], Sampler] = {}
-        self._max_len = {"action": grammar.min_len("action"), "plan": plan_len}
-        self._sampler("plan", plan_len)  # refuses a plan_len that holds no action now, not at the first frame
-
-    def act(
-        self,
-        images: np.ndarray,
-        instructions: Sequence[str],
-        mode: str = "action",
-        rng: jax.Array | None = None,
-    ) -> PolicyOutput:
-        """One action for each frame (or stack of N frames) and instruction.
-
-        Args:
-            images: uint8[B, H, W, 3] or uint8[B, N, H, W, 3].
-            instructions: B texts, e.g. ``"pick red cube"``.
-            mode: ``"action"``, or ``"plan"`` to state a plan before the action (chain of thought).
-            rng: a key; needed only when the temperature is not 0.
-
-        Raises:
-            UserError: another dtype or shape, a count that differs, an empty or too long instruction, an unknown mode.
-            FloatingPointError: the model's logits were not numbers, so that its actions mean nothing.
-        """
-        if mode not in PROMPTS:
-            raise UserError(f"mode {mode!r} is unknown; choose one of {', '.join(PROMPTS)}")
-        texts = [PROMPTS[mode](instruction) for instruction in _texts(instructions)]
-        samples = self._sample(images, texts, mode, self._max_len[mode], rng)
-        # The action stands just before EOS in both modes.
-        ends = samples.lengths[:, None] - 1 - self.bins.width + np.arange(self.bins.width)
-        bins = bins_of_tokens(self.vocabulary, np.take_along_axis(samples.tokens, ends, axis=1))
-        return PolicyOutput(
-            actions=self.bins.decode(bins),
-            bins=bins,
-            text=[self.vocabulary.decode(row) for row in samples.tokens],
-            logprob=samples.logprob,
-        )
 
     def answer(self, images: np.ndarray, texts: Sequence[str], max_len: int, rng: jax.Array | None = None) -> list[str]:
         """Free text for each frame and prompt, as for captions and VQA: the whole vocabulary, at most `max_len` tokens.
@@ -176,6 +135,71 @@ class Policy:
             raise UserError(f"images: {stacks.shape[1]} a row, the model takes {wanted}; stack [B, {wanted}, H, W, 3]")
         check_image(stacks[0, 0], "images")
         return np.stack([np.stack([resize_image(image, self.image_size) for image in stack]) for stack in stacks])
+
+
+class Policy(TextModel):
+    """A text model with everything that turns its tokens into actions.
+
+    Args:
+        bins: what it was trained with; the grammar is of its vocabulary and of these.
+        plan_len: the most tokens of a plan with its action, EOS included.
+        sampling: temperature, top_k and top_p; for these and the other arguments see `TextModel`.
+
+    Raises:
+        UserError: parts that do not belong together, or `plan_len` too small for an action.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        params: Params,
+        vocabulary: Vocabulary,
+        bins: ActionBins,
+        grammar: Grammar,
+        image_size: int,
+        prompt_len: int,
+        plan_len: int = 64,
+        **sampling: float,
+    ):
+        super().__init__(backbone, params, vocabulary, grammar, image_size, prompt_len, **sampling)
+        if build_grammar(vocabulary, bins.allowed).sha256 != grammar.sha256:
+            raise UserError("the grammar is not that of this vocabulary and these bins; build it from them")
+        self.bins = bins
+        self._max_len = {"action": grammar.min_len("action"), "plan": plan_len}
+        self._sampler("plan", plan_len)  # refuses a plan_len that holds no action now, not at the first frame
+
+    def act(
+        self,
+        images: np.ndarray,
+        instructions: Sequence[str],
+        mode: str = "action",
+        rng: jax.Array | None = None,
+    ) -> PolicyOutput:
+        """One action for each frame (or stack of N frames) and instruction.
+
+        Args:
+            images: uint8[B, H, W, 3] or uint8[B, N, H, W, 3].
+            instructions: B texts, e.g. ``"pick red cube"``.
+            mode: ``"action"``, or ``"plan"`` to state a plan before the action (chain of thought).
+            rng: a key; needed only when the temperature is not 0.
+
+        Raises:
+            UserError: another dtype or shape, a count that differs, an empty or too long instruction, an unknown mode.
+            FloatingPointError: the model's logits were not numbers, so that its actions mean nothing.
+        """
+        if mode not in PROMPTS:
+            raise UserError(f"mode {mode!r} is unknown; choose one of {', '.join(PROMPTS)}")
+        texts = [PROMPTS[mode](instruction) for instruction in _texts(instructions)]
+        samples = self._sample(images, texts, mode, self._max_len[mode], rng)
+        # The action stands just before EOS in both modes.
+        ends = samples.lengths[:, None] - 1 - self.bins.width + np.arange(self.bins.width)
+        bins = bins_of_tokens(self.vocabulary, np.take_along_axis(samples.tokens, ends, axis=1))
+        return PolicyOutput(
+            actions=self.bins.decode(bins),
+            bins=bins,
+            text=[self.vocabulary.decode(row) for row in samples.tokens],
+            logprob=samples.logprob,
+        )
 
 
 def _texts(texts: Sequence[str]) -> list[str]:

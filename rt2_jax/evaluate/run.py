@@ -17,15 +17,15 @@ from rich.console import Console
 from rt2_jax.actions.card import card_to_json
 from rt2_jax.data.progress import progress_bar
 from rt2_jax.data.records import prepared_dir, prepared_tasks
-from rt2_jax.decode.policy import Policy
+from rt2_jax.decode.policy import Policy, TextModel
 from rt2_jax.errors import UserError
 from rt2_jax.evaluate import offline, terminal
 from rt2_jax.evaluate.background import training_curves
 from rt2_jax.evaluate.document import Checkpoint, Provenance, build_report, describe_machine, installed_versions
 from rt2_jax.evaluate.report import write_report
 from rt2_jax.evaluate.results import CONTROLS, ActionScores, ClosedLoopResult, WebScores
-from rt2_jax.tokens.grammar import build_grammar
-from rt2_jax.train.bundle import LoadedBundle, load_bundle, model_hash
+from rt2_jax.tokens.grammar import build_grammar, text_grammar
+from rt2_jax.train.bundle import LoadedBundle, load_bundle, load_pretrained, model_hash
 from rt2_jax.train.metrics import METRICS_FILE, read_metrics
 
 if TYPE_CHECKING:  # the simulator is an extra
@@ -78,6 +78,20 @@ def make_policy(bundle: LoadedBundle, **sampling: Any) -> Policy:
         image_size=bundle.meta["image_size"],
         prompt_len=bundle.meta["prompt_len"],
         plan_len=bundle.meta["target_len"],
+        **sampling,
+    )
+
+
+def make_text_model(folder: pathlib.Path, prompt: str, **sampling: Any) -> TextModel:
+    """Converted weights as a model to be asked in text, with room for `prompt`."""
+    backbone, params, vocabulary = load_pretrained(folder)
+    return TextModel(
+        backbone,
+        params,
+        vocabulary,
+        text_grammar(vocabulary),
+        image_size=backbone.config.image_size,
+        prompt_len=max(1, len(vocabulary.encode(prompt))),
         **sampling,
     )
 

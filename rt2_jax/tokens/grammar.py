@@ -146,6 +146,17 @@ def build_grammar(vocabulary: Vocabulary, allowed_bins: np.ndarray) -> Grammar:
     )
 
 
+def text_grammar(vocabulary: Vocabulary) -> Grammar:
+    """The grammar of a model that knows no actions: mode ``text`` alone."""
+    text, end = 0, 1
+    other, is_text, is_eos = range(3)
+    token_class = np.where(vocabulary.text_ids, is_text, other).astype(np.int32)
+    token_class[vocabulary.eos_id] = is_eos
+    next_state = np.full((2, 3), FORBIDDEN, np.int32)
+    next_state[text, [is_text, is_eos]] = [text, end]
+    return Grammar(token_class, next_state, _steps_to_end(next_state, end), {"text": text}, end, action_width=0)
+
+
 def marker_tokens(vocabulary: Vocabulary) -> list[int]:
     """The tokens of ``Action:`` as they stand in a plan, after a word and before an integer.
 

@@ -198,7 +198,8 @@ def load_bundle(directory: str | pathlib.Path, shardings: Any = None) -> LoadedB
     meta = read_meta(directory)
     if meta["card"] is None:
         raise UserError(
-            f"{directory} holds pretrained weights that know no robot; train from them: config.init_from = {directory}"
+            f"{directory} holds pretrained weights that know no robot (rt2 sample --prompt asks them in text); "
+            f"train from them: config.init_from = {directory}"
         )
     vocabulary = Vocabulary.load(directory / meta["vocabulary"]["file"])
     check_vocabulary(meta, vocabulary.sha256, f"{directory / meta['vocabulary']['file']}")
@@ -210,6 +211,29 @@ def load_bundle(directory: str | pathlib.Path, shardings: Any = None) -> LoadedB
             f"{directory}: grammar {grammar[:12]} is not the bundle's {meta['grammar']['sha256'][:12]}; "
             "use the release that wrote it, or export the bundle anew"
         )
+    backbone, params, step = _load_model(directory, meta, shardings)
+    meta = meta if step is None else {**meta, "step": step}
+    return LoadedBundle(backbone, params, vocabulary, bins, card, meta, directory)
+
+
+def load_pretrained(directory: str | pathlib.Path) -> tuple[Backbone, Any, Vocabulary]:
+    """(model, float32 parameters, vocabulary) of converted weights, which know no robot.
+
+    Raises:
+        UserError: a missing or damaged file, or weights without a vocabulary.
+    """
+    directory = pathlib.Path(directory)
+    meta = read_meta(directory)
+    if meta["vocabulary"] is None:
+        raise UserError(f"{directory} has no vocabulary to read and write text with; convert it again with one")
+    vocabulary = Vocabulary.load(directory / meta["vocabulary"]["file"])
+    check_vocabulary(meta, vocabulary.sha256, f"{directory / meta['vocabulary']['file']}")
+    backbone, params, _ = _load_model(directory, meta, None)
+    return backbone, params, vocabulary
+
+
+def _load_model(directory: pathlib.Path, meta: Mapping[str, Any], shardings: Any) -> tuple[Backbone, Any, int | None]:
+    """The model, its parameters in float32, and the run's step that they are of (None: a folder without steps)."""
     backbone = make_backbone(ModelConfig.from_json(meta["model"]))
     path, step = params_path(directory)
     shapes = jax.eval_shape(backbone.init, jax.random.key(0))
@@ -218,9 +242,7 @@ def load_bundle(directory: str | pathlib.Path, shardings: Any = None) -> LoadedB
     abstract = jax.tree.map(
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), shapes, shardings
     )
-    params = restore_params(path, abstract)
-    meta = meta if step is None else {**meta, "step": step}
-    return LoadedBundle(backbone, params, vocabulary, bins, card, meta, directory)
+    return backbone, restore_params(path, abstract), step
 
 
 def merge_bundle(bundle: LoadedBundle) -> LoadedBundle:

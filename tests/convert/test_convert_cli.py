@@ -1,6 +1,8 @@
 """The command lines of docs/convert.md."""
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from rt2_jax.cli import main
 from tests.convert.models import MODELS, PALI, native_folder, stored
@@ -37,3 +39,21 @@ def test_mistakes_end_in_one_line(folders, capsys):
         captured = capsys.readouterr()
         assert captured.err.startswith("rt2: error: ") and message in captured.err
         assert captured.err.count("\n") == 1
+
+
+def test_converted_weights_answer_in_text_and_do_not_act(tmp_path, capsys):
+    native_folder(tmp_path / "native", MODELS["paligemma"])
+    arguments = ["--vocabulary", "data/vocabularies/tabletop.model", "--set", "compute_dtype=float32"]
+    assert main(["convert", "--model", str(tmp_path / "native"), "--out", str(tmp_path / "out"), *arguments]) == 0
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "frame.png")
+    sample = ["sample", "--checkpoint", str(tmp_path / "out"), "--image", str(tmp_path / "frame.png")]
+    capsys.readouterr()
+    assert main([*sample, "--prompt", "Generate caption in en"]) == 0
+    assert capsys.readouterr().out.count("\n") >= 1
+    assert main([*sample, "--instruction", "pick red cube"]) == 2
+    assert "pretrained weights that know no robot (rt2 sample --prompt" in capsys.readouterr().err
+    assert main(["convert", "--model", str(tmp_path / "native"), "--out", str(tmp_path / "dumb")]) == 0
+    sample[2] = str(tmp_path / "dumb")
+    capsys.readouterr()
+    assert main([*sample, "--prompt", "Generate caption in en"]) == 2
+    assert "has no vocabulary to read and write text with" in capsys.readouterr().err

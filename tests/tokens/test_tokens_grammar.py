@@ -9,7 +9,7 @@ from rt2_jax.actions import ARM, ActionBins
 from rt2_jax.errors import UserError
 from rt2_jax.inputs.prompts import plan_target
 from rt2_jax.tokens import Vocabulary, action_text, build_grammar
-from rt2_jax.tokens.grammar import FORBIDDEN, marker_tokens
+from rt2_jax.tokens.grammar import FORBIDDEN, marker_tokens, text_grammar
 from rt2_jax.tokens.train_vocabulary import train_vocabulary
 
 # A busy machine is no failure.
@@ -191,3 +191,12 @@ def test_a_vocabulary_that_never_saw_the_marker_spells_it(tmp_path):
     grammar = build_grammar(vocabulary, ALLOWED)
     ids = vocabulary.encode(plan_target("pick red cube", action_text(vocabulary, ACTION)))
     assert grammar.accepts([*ids, EOS], "plan")
+
+
+def test_text_alone():
+    """A model that knows no actions: any text, then EOS, as the whole grammar's text mode has it."""
+    alone = text_grammar(VOCABULARY)
+    assert set(alone.start) == {"text"} and alone.min_len("text") == 1
+    words = VOCABULARY.encode("a red cube at 140 110")
+    for tokens in ([*words, EOS], [EOS], words, [*words, 0, EOS], [VOCABULARY.size - 1, EOS], [2, EOS]):
+        assert alone.accepts(tokens, "text") == GRAMMAR.accepts(tokens, "text"), tokens
