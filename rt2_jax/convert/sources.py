@@ -4,7 +4,7 @@ import contextlib
 import json
 import pathlib
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import flax.serialization
@@ -107,6 +107,7 @@ class NpzSource:
                 headers = {member: _npy_header(archive, member) for member in members}
         except (OSError, zipfile.BadZipFile, ValueError) as error:
             raise UserError(f"{path} is no whole .npz file ({_line(error)}); fetch it again") from error
+        self._held = _Held(self._read)
         self._members, self.shapes, self.dtypes = {}, {}, {}
         for member, (shape, dtype) in headers.items():
             if dtype.hasobject:
@@ -116,13 +117,15 @@ class NpzSource:
 
     def read(self, name: str, start: int | None = None, stop: int | None = None) -> np.ndarray:
         """See `Source.read`."""
+        return self._held(name)[start:stop]
+
+    def _read(self, name: str) -> np.ndarray:
         try:
             with zipfile.ZipFile(self.path) as archive, archive.open(self._members[name]) as file:
                 array = np.lib.format.read_array(file, allow_pickle=False)
         except (OSError, zipfile.BadZipFile, EOFError, ValueError) as error:
             raise UserError(f"{self.path}: tensor {name} cannot be read ({_line(error)}); fetch it again") from error
-        array = array.view(_named(array.dtype))
-        return array if start is None else array[start:stop]
+        return array.view(_named(array.dtype))
 
 
 class T5xSource:
@@ -135,6 +138,7 @@ class T5xSource:
             target = tree["optimizer"]["target"]
         except (ValueError, KeyError, TypeError, msgpack.UnpackException) as error:
             raise UserError(f"{path / T5X_FILE} is no whole T5X checkpoint ({_line(error)}); fetch it again") from error
+        self._held = _Held(self._read)
         self._entries = _flat(target)
         self._stores = {
             name: self._open(name, entry) for name, entry in self._entries.items() if not isinstance(entry, np.ndarray)
@@ -147,10 +151,13 @@ class T5xSource:
 
     def read(self, name: str, start: int | None = None, stop: int | None = None) -> np.ndarray:
         """See `Source.read`."""
-        array = self._stores.get(name, self._entries[name])
-        array = array if start is None else array[start:stop]
+        return self._held(name)[start:stop]
+
+    def _read(self, name: str) -> np.ndarray:
+        if name not in self._stores:
+            return self._entries[name]
         try:
-            return array if isinstance(array, np.ndarray) else array.read().result()
+            return self._stores[name].read().result()
         except ValueError as error:
             raise UserError(f"{self.path}: tensor {name} cannot be read ({_line(error)}); fetch it again") from error
 
@@ -173,6 +180,20 @@ class T5xSource:
         grid = [-(-size // chunk) for size, chunk in zip(store.shape, store.chunk_layout.read_chunk.shape, strict=True)]
         names = (".".join(map(str, index)) for index in np.ndindex(*grid))
         return next((name for name in names if not (folder / name).is_file()), "")
+
+
+class _Held:
+    """The tensor read last: the rows of a compressed one cannot be had without the whole."""
+
+    def __init__(self, read: Callable[[str], np.ndarray]):
+        self._read = read
+        self._last: tuple[str, np.ndarray] | None = None
+
+    def __call__(self, name: str) -> np.ndarray:
+        if self._last is None or self._last[0] != name:
+            self._last = None  # before the next is read, so that there is never more than one
+            self._last = (name, self._read(name))
+        return self._last[1]
 
 
 def open_source(path: str | pathlib.Path) -> Source:
