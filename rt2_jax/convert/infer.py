@@ -54,6 +54,8 @@ def infer(source: Source) -> Found:
 
 # --- transformers -----------------------------------------------------------------------------------------------------
 
+# Fields that a public config.json leaves out have the defaults of their class in transformers.
+
 
 def _transformers(source: SafetensorsSource) -> Found:
     config = source.config
@@ -142,23 +144,23 @@ def _gemma_config(config: Mapping[str, Any], kind: str, where: Any) -> PrefixLmC
         query_scale=config.get("query_pre_attn_scalar", 256) ** -0.5 if second else 0.0,
         post_norms=second,
         sliding_window=window,
-        attention_softcap=float(config.get("attn_logit_softcapping") or 0.0) if second else 0.0,
-        logits_softcap=float(config.get("final_logit_softcapping") or 0.0) if second else 0.0,
+        attention_softcap=float(config.get("attn_logit_softcapping", 50.0) or 0.0) if second else 0.0,
+        logits_softcap=float(config.get("final_logit_softcapping", 30.0) or 0.0) if second else 0.0,
         bidirectional_prefix=False,
     )
 
 
 def _siglip_config(config: Mapping[str, Any], where: Any) -> VitConfig:
-    width, heads = config["hidden_size"], config["num_attention_heads"]
+    width, heads = config.get("hidden_size", 768), config.get("num_attention_heads", 12)
     _check(where, "layer_norm_eps", config.get("layer_norm_eps", EPSILON), EPSILON)
     _activation(config.get("hidden_act", "gelu_pytorch_tanh"), where, ("gelu",))
     return VitConfig(
         patch_size=config.get("patch_size", 16),
         width=width,
-        layers=config["num_hidden_layers"],
+        layers=config.get("num_hidden_layers", 12),
         heads=heads,
         head_dim=width // heads,
-        mlp=config["intermediate_size"],
+        mlp=config.get("intermediate_size", 3072),
     )
 
 
