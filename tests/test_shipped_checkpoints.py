@@ -14,8 +14,8 @@ SHIPPED = sorted(path.parent for path in CHECKPOINTS.glob("*/bundle.json"))
 MOST_BYTES = 25e6
 
 
-def test_the_vlm_and_the_policy_ship():
-    assert [path.name for path in SHIPPED] == ["tabletop_rt2", "tabletop_vlm"]
+def test_the_vlm_and_both_policies_ship():
+    assert [path.name for path in SHIPPED] == ["tabletop_palm_e", "tabletop_rt2", "tabletop_vlm"]
 
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda path: path.name)
