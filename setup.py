@@ -41,7 +41,6 @@ DEV = [
     "hypothesis>=6.100",
     "import-linter>=2.1",
     "jsonschema>=4",
-    "psutil>=6",
     "pytest>=8",
     "pytest-xdist>=3.5",
     "ruff>=0.9",

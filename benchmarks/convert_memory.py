@@ -14,14 +14,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 
 import jax
 import ml_dtypes
 import numpy as np
-import psutil
 from flax.traverse_util import flatten_dict
 
 from rt2_jax.convert import transformers_layout
@@ -54,15 +52,17 @@ def measure(config: ModelConfig, work: pathlib.Path) -> int:
     print(f"{config.name}: {written / 1e9:.2f} GB of bfloat16 written in {time.monotonic() - began:.0f} s")
     command = [sys.executable, "-m", "rt2_jax.cli", "convert", "--vision", "vision", "--text", "text", "--out", "out"]
     began = time.monotonic()
-    process = subprocess.Popen(command, cwd=work)
-    peak = Peak(process.pid)
-    code = process.wait()
+    process, peak = subprocess.Popen(command, cwd=work), 0
+    while process.poll() is None:
+        peak = max(peak, high_water(process.pid))
+        time.sleep(0.02)  # the account is gone with the process, and its mark only rises: look often enough, no more
+    code = process.returncode
     seconds, bound = time.monotonic() - began, 2 * largest + (1 << 30)
     stored = sum(path.stat().st_size for path in (work / "out").rglob("*") if path.is_file())
-    held = code == 0 and peak.bytes <= bound
+    held = code == 0 and peak <= bound
     print(
         f"converted in {seconds:.0f} s ({written / seconds / 1e6:.0f} MB/s) to {stored / 1e9:.2f} GB\n"
-        f"largest memory {peak.bytes / 2**30:.2f} GiB; bound {bound / 2**30:.2f} GiB = 2 x {largest / 2**30:.2f} GiB, "
+        f"largest memory {peak / 2**30:.2f} GiB; bound {bound / 2**30:.2f} GiB = 2 x {largest / 2**30:.2f} GiB, "
         f"the largest tensor, + 1 GiB: {'held' if held else 'NOT HELD'}"
     )
     return 0 if held else 1
@@ -105,21 +105,13 @@ def random_tensors(layout: Layout, shapes: dict[str, jax.ShapeDtypeStruct]) -> I
             yield leaf.name.format(layer), bits.view(ml_dtypes.bfloat16).reshape(theirs)
 
 
-class Peak:
-    """The largest resident memory of a process, mapped files included, looked at every 20 ms."""
-
-    def __init__(self, pid: int):
-        self.bytes = 0
-        self._process = psutil.Process(pid)
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    def _watch(self) -> None:
-        try:
-            while True:
-                self.bytes = max(self.bytes, self._process.memory_info().rss)
-                time.sleep(0.02)
-        except psutil.Error:
-            return
+def high_water(pid: int) -> int:
+    """The largest resident memory that a process has had, mapped files included, in bytes, by Linux's own account."""
+    try:
+        lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
+    except FileNotFoundError:
+        return 0
+    return max((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:")), default=0)
 
 
 if __name__ == "__main__":

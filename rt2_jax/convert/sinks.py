@@ -20,23 +20,22 @@ ZARR_SIZE = 1024
 Tensors = Iterable[tuple[str, np.ndarray]]
 
 
-def write_safetensors(folder: pathlib.Path, tensors: Tensors, shard_bytes: int = SHARD_BYTES) -> None:
-    """model.safetensors, or numbered files of `shard_bytes` at most with the index that `transformers` reads."""
-    files: list[dict[str, np.ndarray]] = [{}]
+def write_safetensors(folder: pathlib.Path, tensors: Tensors) -> None:
+    """model.safetensors, or numbered files of `SHARD_BYTES` at most with the index that `transformers` reads."""
+    held: dict[str, np.ndarray] = {}
     names: list[list[str]] = []
-    held = total = 0
+    total = 0
 
     def flush() -> None:
-        nonlocal held
-        safetensors.numpy.save_file(files[0], str(folder / _part(len(names))), {"format": "pt"})
-        names.append(list(files[0]))
-        files[0], held = {}, 0
+        safetensors.numpy.save_file(held, str(folder / _part(len(names))), {"format": "pt"})
+        names.append(list(held))
+        held.clear()
 
     for name, array in tensors:
-        if files[0] and held + array.nbytes > shard_bytes:
+        if held and sum(each.nbytes for each in held.values()) + array.nbytes > SHARD_BYTES:
             flush()
-        files[0][name] = np.ascontiguousarray(array)
-        held, total = held + array.nbytes, total + array.nbytes
+        held[name] = np.ascontiguousarray(array)
+        total += array.nbytes
     flush()
     if len(names) == 1:
         (folder / _part(0)).rename(folder / "model.safetensors")

@@ -59,6 +59,8 @@ class NativeWeights:
     def __init__(self, path: pathlib.Path):
         meta = read_meta(path)
         config = ModelConfig.from_json(meta["model"])
+        if config.lora is not None:
+            raise UserError(f"{path} has LoRA adapters; merge them into a bundle first (rt2 export --merge-lora)")
         self.path, self.kind = path, config.name
         self.vision, self.text = config.vision, config.text
         self.image_tokens, self.vocab_size = config.tokens_per_image, config.vocab_size

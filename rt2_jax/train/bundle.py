@@ -211,7 +211,7 @@ def load_bundle(directory: str | pathlib.Path, shardings: Any = None) -> LoadedB
             f"{directory}: grammar {grammar[:12]} is not the bundle's {meta['grammar']['sha256'][:12]}; "
             "use the release that wrote it, or export the bundle anew"
         )
-    backbone, params, step = _load_model(directory, meta, shardings)
+    backbone, params, step = load_model(directory, shardings)
     meta = meta if step is None else {**meta, "step": step}
     return LoadedBundle(backbone, params, vocabulary, bins, card, meta, directory)
 
@@ -228,13 +228,17 @@ def load_pretrained(directory: str | pathlib.Path) -> tuple[Backbone, Any, Vocab
         raise UserError(f"{directory} has no vocabulary to read and write text with; convert it again with one")
     vocabulary = Vocabulary.load(directory / meta["vocabulary"]["file"])
     check_vocabulary(meta, vocabulary.sha256, f"{directory / meta['vocabulary']['file']}")
-    backbone, params, _ = _load_model(directory, meta, None)
+    backbone, params, _ = load_model(directory)
     return backbone, params, vocabulary
 
 
-def _load_model(directory: pathlib.Path, meta: Mapping[str, Any], shardings: Any) -> tuple[Backbone, Any, int | None]:
-    """The model, its parameters in float32, and the run's step that they are of (None: a folder without steps)."""
-    backbone = make_backbone(ModelConfig.from_json(meta["model"]))
+def load_model(directory: pathlib.Path, shardings: Any = None) -> tuple[Backbone, Any, int | None]:
+    """The model, its parameters in float32, and the run's step that they are of (None: a folder without steps).
+
+    Raises:
+        UserError: a missing or damaged file.
+    """
+    backbone = make_backbone(ModelConfig.from_json(read_meta(directory)["model"]))
     path, step = params_path(directory)
     shapes = jax.eval_shape(backbone.init, jax.random.key(0))
     place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])

@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +10,8 @@ import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict
 
 from rt2_jax.convert.params_folder import ParamsReader
-from rt2_jax.models import Backbone, EncoderDecoderConfig, ModelConfig, PrefixLmConfig, VitConfig, make_backbone
-from rt2_jax.train.bundle import COMMIT_FILE, PARAMS_DIR, params_path, pretrained_meta, restore_params, write_meta
+from rt2_jax.models import EncoderDecoderConfig, ModelConfig, PrefixLmConfig, VitConfig, make_backbone
+from rt2_jax.train.bundle import COMMIT_FILE, PARAMS_DIR, params_path, pretrained_meta, write_meta
 
 VIT = VitConfig(patch_size=4, width=16, layers=2, heads=2, head_dim=8, mlp=24)
 T5 = EncoderDecoderConfig(width=12, encoder_layers=2, decoder_layers=3, heads=2, head_dim=4, mlp=20)
@@ -58,17 +57,6 @@ def stored(path: pathlib.Path) -> dict[str, np.ndarray]:
     """Every parameter of a folder of ours, in the dtype that it is stored in."""
     reader = ParamsReader(params_path(path)[0])
     return {name: reader.read(name) for name in reader.shapes}
-
-
-def restored(path: pathlib.Path, backbone: Backbone, shardings: Any = None) -> Any:
-    """float32 parameters of a folder of ours, on this process's first device or by a tree of shardings."""
-    shapes = jax.eval_shape(backbone.init, jax.random.key(0))
-    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    shardings = jax.tree.map(lambda _: place, shapes) if shardings is None else shardings
-    abstract = jax.tree.map(
-        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), shapes, shardings
-    )
-    return restore_params(params_path(path)[0], abstract)
 
 
 def assert_same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:

@@ -18,8 +18,8 @@ from rt2_jax.convert.resample import resample_positions
 from rt2_jax.errors import UserError
 from rt2_jax.models import ModelConfig, make_backbone
 from rt2_jax.tokens import Vocabulary
-from rt2_jax.train.bundle import load_bundle, read_meta
-from tests.convert.models import MODELS, PALI, assert_same, native_folder, restored, stored
+from rt2_jax.train.bundle import load_bundle, load_model, read_meta
+from tests.convert.models import MODELS, PALI, assert_same, native_folder, stored
 
 VISION = "vision/position_embedding"
 
@@ -59,7 +59,7 @@ def test_a_tower_and_a_language_model_that_never_met(t5, siglip, tmp_path):
     # It is what the model's own init gives, and restores as a model.
     fresh = make_backbone(imported.config).init(jax.random.key(0))
     np.testing.assert_array_equal(kernel, fresh["image_projection"]["kernel"])
-    params = restored(tmp_path / "out", make_backbone(imported.config))
+    params = load_model(tmp_path / "out")[1]
     assert all(isinstance(leaf, jax.Array) and leaf.dtype == np.float32 for leaf in jax.tree.leaves(params))
     config = ModelConfig.from_json(read_meta(tmp_path / "out")["model"])
     assert (config.num_images, config.image_size, config.tokens_per_image) == (1, 16, 16)
@@ -90,7 +90,7 @@ def test_resampling_keeps_what_is_linear_and_averages_when_it_shrinks():
     np.testing.assert_allclose(np.diff(up[2:-2, 5]), 0.5, atol=1e-4)
     np.testing.assert_allclose(np.diff(up[5, 2:-2]), 5.0, atol=1e-4)
     # Antialiased: a pattern finer than the new grid goes to its mean, instead of to whichever pixel is hit.
-    stripes = np.tile([0.0, 1.0], 32).reshape(64, 1).astype(np.float32)
+    stripes = np.tile([1.0, 0.0, 0.0, 1.0], 64).reshape(256, 1).astype(np.float32)  # the middle two alone would give 0
     np.testing.assert_allclose(resample_positions(stripes, 16), 0.5, atol=0.15)
     with pytest.raises(UserError, match="60 position embeddings make no square grid"):
         resample_positions(np.zeros((60, 4), np.float32), 16)

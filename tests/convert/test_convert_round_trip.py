@@ -55,7 +55,7 @@ def test_a_second_export_gives_the_same_files(tmp_path):
 
 def test_large_models_are_cut_into_files(tmp_path, monkeypatch):
     folder = native_folder(tmp_path / "ours", MODELS["umt5"])
-    monkeypatch.setattr(sinks.write_safetensors, "__defaults__", (4000,))
+    monkeypatch.setattr(sinks, "SHARD_BYTES", 4000)
     export_weights(folder, tmp_path / "out", "transformers")
     index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
     files = {path.name for path in (tmp_path / "out").glob("*.safetensors")}
@@ -97,14 +97,14 @@ import sys
 import jax, numpy as np, pathlib
 from rt2_jax.models import ModelConfig, make_backbone
 from rt2_jax.parallel import make_mesh, shardings
-from rt2_jax.train.bundle import read_meta
-from tests.convert.models import flat, restored, stored
+from rt2_jax.train.bundle import load_model, read_meta
+from tests.convert.models import flat, stored
 
 folder = pathlib.Path(sys.argv[1])
 backbone = make_backbone(ModelConfig.from_json(read_meta(folder)["model"]))
 mesh = make_mesh({"fsdp": 2, "tensor": 2})
 shapes = jax.eval_shape(backbone.init, jax.random.key(0))
-params = flat(restored(folder, backbone, shardings(backbone.logical_axes(), mesh, shapes)))
+params = flat(load_model(folder, shardings(backbone.logical_axes(), mesh, shapes))[1])
 kernel = params["decoder/blocks/mlp/up/kernel"]
 assert kernel.addressable_shards[0].data.shape == (3, 6, 10), kernel.addressable_shards[0].data.shape
 for path, array in stored(folder).items():
@@ -145,6 +145,8 @@ def test_adapters_are_merged_before_they_go_out(tmp_path):
     folder = native_folder(tmp_path / "ours", MODELS["gemma"].replace(lora=lora))
     with pytest.raises(UserError, match="has LoRA adapters, which transformers does not know; merge them"):
         export_weights(folder, tmp_path / "out", "transformers")
+    with pytest.raises(UserError, match="has LoRA adapters; merge them into a bundle first"):
+        import_weights(tmp_path / "again", model=folder)
 
 
 def test_ul2_goes_to_transformers_with_a_norm_of_ones(tmp_path):

@@ -7,8 +7,7 @@ import torch
 import transformers
 
 from rt2_jax.convert.importer import import_weights
-from rt2_jax.models import make_backbone
-from tests.convert.models import restored
+from rt2_jax.train.bundle import load_model
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
@@ -33,8 +32,9 @@ def load(folder, tmp_path, role="model", settings=None, **arguments):
     imported = import_weights(
         tmp_path / "ours", **{role: folder}, settings={**FLOAT32, **(settings or {})}, **arguments
     )
-    backbone = make_backbone(imported.config)
-    return backbone, restored(tmp_path / "ours", backbone)
+    backbone, params, _ = load_model(tmp_path / "ours")
+    assert backbone.config == imported.config
+    return backbone, params
 
 
 def greedy(backbone, params, images, prompt, steps):
@@ -49,7 +49,7 @@ def greedy(backbone, params, images, prompt, steps):
 
 
 def close(found, wanted, limit=1e-4):
-    """Asserts that the largest gap is within `limit` of the largest value, and the typical gap far below it."""
+    """Asserts that the largest gap is within `limit` of the largest value, and likewise the norms of both."""
     found, wanted = np.asarray(found, np.float64), np.asarray(wanted, np.float64)
     assert found.shape == wanted.shape
     assert np.abs(found - wanted).max() <= limit * np.abs(wanted).max()
