@@ -1,5 +1,6 @@
 """``rt2 sizes``: what it measures, how it writes numbers, and that the documentation shows what it prints."""
 
+import math
 import pathlib
 
 import jax
@@ -9,10 +10,12 @@ from rt2_jax.cli import main
 from rt2_jax.errors import UserError
 from rt2_jax.models import SIZES, get_config, make_backbone, param_count
 from rt2_jax.models.flops import action_flops, train_flops
-from rt2_jax.train.config import OptimizerConfig
+from rt2_jax.parallel.mesh import make_mesh
+from rt2_jax.train.config import OptimizerConfig, make_config
 from rt2_jax.train.footprint import footprint
 from rt2_jax.train.optimizer import make_optimizer
 from rt2_jax.train.sizes_table import BYTE_UNITS, COUNT_UNITS, breakdown, overview, scaled
+from rt2_jax.train.step import make_program
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -82,3 +85,42 @@ def test_lengths_below_one_are_refused():
         overview(0, 64)
     with pytest.raises(UserError, match="target-len is -1"):
         breakdown(get_config("tiny"), 1, -1)
+
+
+def test_what_the_documentation_says_of_narrow_heads():
+    """docs/models.md: at 128, Adafactor keeps the statistics of a 5B's narrow heads whole; at 64 it factors them."""
+    backbone = make_backbone(get_config("pali_x_5b"))
+    params = jax.eval_shape(backbone.init, jax.random.key(0))
+    ratios = {}
+    for limit in (128, 64):
+        config = OptimizerConfig(min_dim_size_to_factor=limit)
+        optimizer, _ = make_optimizer(config, steps=1, axes=backbone.logical_axes())
+        ratios[limit] = numbers(jax.eval_shape(optimizer.init, params)) / numbers(params)
+    assert ratios[128] > 0.25 and ratios[64] < 0.01
+
+
+def test_what_the_documentation_says_lora_takes():
+    """The rows of docs/training.md, from the shapes and dtypes of the states of real programs."""
+    base = get_config("pali_x_5b")
+    fields = {"data_dir": "", "mixture": {"a": 1.0}, "steps": 1, "batch_size": 1, "optimizer": {"name": "adamw"}}
+    every = {"pattern": ".*/blocks/.*", "rank": 16, "alpha": 16.0}
+    some = {**every, "pattern": "(encoder|decoder)/blocks/.*(query|value)"}
+    half = {"frozen_dtype": "bfloat16"}
+    rows = []
+    for change in ({}, {"lora": every}, {"lora": every, **half}, {"lora": some, **half}):
+        change = {**change, "init_from": "base"} if change else {}
+        config = make_config({**fields, **change})
+        program = make_program(config, make_backbone(base.replace(lora=config.lora)), 1, make_mesh())
+        parts = (size(program.state.params), 4 * program.num_trainable, size(program.state.opt_state))
+        shown = [f"{part / 1e9:.{2 if part < 5e7 else 1}f} GB" for part in (*parts, sum(parts))]
+        rows.append(" | ".join([f"{program.num_trainable / 1e6:,.0f} M", *shown]) + " |")
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    assert [row for row in rows if row not in page] == []
+
+
+def numbers(tree):
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def size(tree):
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
