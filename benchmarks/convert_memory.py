@@ -99,7 +99,8 @@ def random_tensors(layout: Layout, shapes: dict[str, jax.ShapeDtypeStruct]) -> I
     for leaf in layout.leaves:
         shape = shapes[leaf.path].shape
         layers = range(shape[0]) if leaf.layered else (0,)
-        theirs = leaf.their_shape(shape[1:] if leaf.layered else shape, layout.sizes)
+        ours = np.broadcast_to(np.uint8(0), shape[1:] if leaf.layered else shape)
+        theirs = leaf.theirs(ours, layout.sizes).shape
         for layer in layers:
             bits = rng.integers(0, 1 << 16, math.prod(theirs), dtype=np.uint16) & 0xBFFF
             yield leaf.name.format(layer), bits.view(ml_dtypes.bfloat16).reshape(theirs)

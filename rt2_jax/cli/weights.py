@@ -1,5 +1,8 @@
 """rt2 convert, export and sizes: weights in and out, and what models hold."""
 
+import contextlib
+from collections.abc import Iterator
+
 from rt2_jax.cli.parsing import add_verb, path
 from rt2_jax.errors import UserError
 
@@ -41,14 +44,12 @@ def add_convert(verbs) -> None:
 
 
 def _convert(arguments) -> None:
-    try:
+    with _needs_convert():
         from rt2_jax.convert.importer import import_weights
         from rt2_jax.convert.plan import parse_setting
-    except ImportError as error:
-        raise UserError(f"rt2 convert needs the package {error.name}; pip install 'rt2_jax[convert]'") from error
+        from rt2_jax.convert.report import report
     from rich.progress import Progress
 
-    from rt2_jax.convert.report import report
     from rt2_jax.tokens.vocabulary import Vocabulary
 
     with Progress(transient=True) as progress:
@@ -67,6 +68,15 @@ def _convert(arguments) -> None:
             progress=progress,
         )
     report(imported, arguments.out)
+
+
+@contextlib.contextmanager
+def _needs_convert() -> Iterator[None]:
+    """Tells a package that is not there by the extra that brings it."""
+    try:
+        yield
+    except ImportError as error:
+        raise UserError(f"other formats need the package {error.name}; pip install 'rt2_jax[convert]'") from error
 
 
 def add_export(verbs) -> None:
@@ -88,7 +98,8 @@ def add_export(verbs) -> None:
 
 def _export(arguments) -> None:
     if arguments.format != "bundle":
-        from rt2_jax.convert.exporter import export_weights
+        with _needs_convert():
+            from rt2_jax.convert.exporter import export_weights
 
         for line in export_weights(arguments.checkpoint, arguments.out, arguments.format):
             print(f"{arguments.out}: {line}")

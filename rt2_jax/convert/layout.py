@@ -44,10 +44,6 @@ class Leaf:
         left, right = self.axes.split("->")
         return einops.rearrange(ours, f"{right.strip()} -> {left.strip()}", **_used(self.axes, sizes))
 
-    def their_shape(self, shape: tuple[int, ...], sizes: Mapping[str, int]) -> tuple[int, ...]:
-        """Shape of their tensor (or of its entry `part`), the axis of layers left out, for our array's shape."""
-        return self.theirs(np.broadcast_to(np.zeros((), np.uint8), shape), sizes).shape
-
 
 @dataclasses.dataclass(frozen=True)
 class Layout:

@@ -1,5 +1,7 @@
 """The command lines of docs/convert.md."""
 
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -57,3 +59,13 @@ def test_converted_weights_answer_in_text_and_do_not_act(tmp_path, capsys):
     capsys.readouterr()
     assert main([*sample, "--prompt", "Generate caption in en"]) == 2
     assert "has no vocabulary to read and write text with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["convert", "--text", "x"], ["export", "--checkpoint", "x", "--format", "t5x"]])
+def test_a_missing_package_is_named_with_its_extra(command, monkeypatch, capsys):
+    for name in [name for name in sys.modules if name.startswith("rt2_jax.convert")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "einops", None)
+    assert main([*command, "--out", "y"]) == 2
+    said = capsys.readouterr().err
+    assert said == "rt2: error: other formats need the package einops; pip install 'rt2_jax[convert]'\n"
