@@ -4,7 +4,6 @@ import pathlib
 import shutil
 from collections.abc import Iterator
 
-import jax
 import numpy as np
 
 from rt2_jax.convert import big_vision_layout, t5x_layout, transformers_layout
@@ -14,9 +13,9 @@ from rt2_jax.convert.params_folder import ParamsReader
 from rt2_jax.convert.sinks import Tensors, write_json, write_npz, write_safetensors, write_t5x
 from rt2_jax.convert.transformers_config import gemma_config, paligemma_config, siglip_config, t5_config
 from rt2_jax.errors import UserError
+from rt2_jax.files.disk import check_space, raise_if_disk_full
 from rt2_jax.models.config import EncoderDecoderConfig, ModelConfig
 from rt2_jax.train.bundle import params_path, read_meta
-from rt2_jax.train.full_disk import check_space, raise_if_disk_full
 
 FORMATS = ("transformers", "big_vision", "t5x")
 
@@ -52,7 +51,7 @@ def export_weights(checkpoint: str | pathlib.Path, out: str | pathlib.Path, form
     out = pathlib.Path(out).resolve()
     temporary = out.with_name(out.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    check_space(out, {path: jax.ShapeDtypeStruct(reader.shapes[path], reader.dtypes[path]) for path in reader.shapes})
+    check_space(out, reader.num_bytes)
     write = {"transformers": _to_transformers, "big_vision": _to_big_vision, "t5x": _to_t5x}[format]
     try:
         temporary.mkdir(parents=True)

@@ -17,11 +17,11 @@ from rt2_jax.convert.plan import POSITIONS, VOCABULARY_AXIS, match, open_sources
 from rt2_jax.convert.resample import resample_positions
 from rt2_jax.convert.weights import Index, Weights
 from rt2_jax.errors import UserError
+from rt2_jax.files.disk import check_space, raise_if_disk_full
 from rt2_jax.models.backbone import Backbone, make_backbone
 from rt2_jax.models.config import ModelConfig
 from rt2_jax.tokens.vocabulary import Vocabulary
-from rt2_jax.train.bundle import COMMIT_FILE, DTYPES, PARAMS_DIR, pretrained_meta, write_meta
-from rt2_jax.train.full_disk import check_space, raise_if_disk_full
+from rt2_jax.train.bundle import COMMIT_FILE, DTYPES, PARAMS_DIR, pretrained_meta, tree_bytes, write_meta
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +119,7 @@ def _write(
     """The whole folder, or nothing."""
     temporary = out.with_name(out.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    check_space(out, specs)
+    check_space(out, tree_bytes(specs))
     bar = progress.add_task("parameters", total=sum(spec.size for spec in specs.values())) if progress else None
     try:
         temporary.mkdir(parents=True)

@@ -4,6 +4,7 @@ Orbax lays the folder out and its restore reads it; between the two, TensorStore
 than a piece of one is ever in memory.
 """
 
+import math
 import pathlib
 from collections.abc import Mapping
 
@@ -73,6 +74,11 @@ class ParamsReader:
         self.shapes = {path: tuple(leaf.shape) for path, leaf in leaves.items()}
         self.dtypes = {path: np.dtype(leaf.dtype) for path, leaf in leaves.items()}
         self._stores: dict[str, tensorstore.TensorStore] = {}
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all arrays, uncompressed."""
+        return sum(math.prod(shape) * self.dtypes[path].itemsize for path, shape in self.shapes.items())
 
     def read(self, path: str, index: tuple[int | slice, ...] = ()) -> np.ndarray:
         """A piece of the parameter `path`, in the dtype that it is stored in."""

@@ -20,12 +20,12 @@ import orbax.checkpoint as ocp
 from rt2_jax.actions.bins import ActionBins
 from rt2_jax.actions.card import DatasetCard, card_from_json, card_to_json
 from rt2_jax.errors import UserError
+from rt2_jax.files.disk import check_space, raise_if_disk_full
 from rt2_jax.models.backbone import Backbone, make_backbone
 from rt2_jax.models.config import ModelConfig
 from rt2_jax.models.lora import merge_lora
 from rt2_jax.tokens.grammar import build_grammar
 from rt2_jax.tokens.vocabulary import Vocabulary
-from rt2_jax.train.full_disk import check_space, raise_if_disk_full
 
 BUNDLE_FORMAT = 1
 BUNDLE_FILE = "bundle.json"
@@ -139,7 +139,7 @@ def save_bundle(
     temporary = directory.with_name(directory.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     stored = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
-    check_space(directory, stored)
+    check_space(directory, tree_bytes(stored))
     try:
         temporary.mkdir(parents=True)
         with ocp.StandardCheckpointer() as checkpointer:
@@ -375,6 +375,11 @@ def _hashed(tree: Any) -> Any:
     if not isinstance(tree, Mapping):
         return tree
     return {key: _hashed(value) for key, value in tree.items() if key not in _NOT_HASHED and not key.endswith("_init")}
+
+
+def tree_bytes(arrays: Any) -> int:
+    """Bytes of a tree's arrays, whole and once: several hosts write their shards to one folder."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(arrays))
 
 
 def first_line(error: BaseException) -> str:

@@ -12,14 +12,15 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from rt2_jax.errors import UserError
+from rt2_jax.files.disk import check_space, raise_if_disk_full
 from rt2_jax.train.bundle import (
     CHECKPOINTS_DIR,
     check_shapes,
     first_line,
     model_hash,
+    tree_bytes,
     why_incomplete,
 )
-from rt2_jax.train.full_disk import check_space, raise_if_disk_full
 from rt2_jax.train.state import TrainState
 
 
@@ -71,7 +72,7 @@ class Checkpoints:
         """
         if progress.step in self._manager.all_steps():
             return
-        check_space(self._directory, (state.params, state.opt_state))
+        check_space(self._directory, tree_bytes((state.params, state.opt_state)))
         try:
             self._manager.save(
                 progress.step,

@@ -16,15 +16,15 @@ from rt2_jax.actions.bins import ActionBins
 from rt2_jax.actions.card import load_card
 from rt2_jax.data.reader import BatchReader, make_reader
 from rt2_jax.errors import UserError
+from rt2_jax.files.disk import check_space, raise_if_disk_full
 from rt2_jax.inputs.batch import Batch
 from rt2_jax.models.backbone import make_backbone
 from rt2_jax.parallel.mesh import make_mesh
 from rt2_jax.parallel.rules import partitioned
 from rt2_jax.tokens.vocabulary import DEFAULT_VOCABULARY, Vocabulary
-from rt2_jax.train.bundle import bundle_meta, write_meta
+from rt2_jax.train.bundle import bundle_meta, tree_bytes, write_meta
 from rt2_jax.train.checkpoint import Checkpoints, Progress
 from rt2_jax.train.config import TrainConfig
-from rt2_jax.train.full_disk import check_space, raise_if_disk_full
 from rt2_jax.train.hosts import join_hosts
 from rt2_jax.train.losses import SUMS, summarize
 from rt2_jax.train.metrics import MetricsLog, ProgressBar
@@ -69,7 +69,7 @@ def _train(config: TrainConfig, workdir: pathlib.Path) -> int:
     program = make_program(config, backbone, len(weights), mesh)
     data = Data(config, weights, program, vocabulary.sha256)
     data.check()
-    check_space(workdir, (program.state.params, program.state.opt_state))
+    check_space(workdir, tree_bytes((program.state.params, program.state.opt_state)))
     lengths = {"prompt_len": config.prompt_len, "target_len": config.target_len}
     meta = bundle_meta(model, vocabulary, card, ActionBins(card.space), tasks=weights, **lengths)
     with partitioned(mesh):

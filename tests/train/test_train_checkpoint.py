@@ -12,10 +12,10 @@ import optax
 import pytest
 
 from rt2_jax.errors import UserError
+from rt2_jax.files.disk import raise_if_disk_full
 from rt2_jax.models.sizes import SIZES
 from rt2_jax.train.bundle import complete_steps, why_incomplete
 from rt2_jax.train.checkpoint import Checkpoints, Progress
-from rt2_jax.train.full_disk import raise_if_disk_full
 from rt2_jax.train.state import TrainState
 
 # Where data do not decode Orbax drops its other reads on the floor, which Python reports when it collects them.

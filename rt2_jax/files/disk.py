@@ -4,9 +4,6 @@ import errno
 import os
 import pathlib
 import shutil
-from typing import Any
-
-import jax
 
 from rt2_jax.errors import UserError
 
@@ -14,13 +11,11 @@ from rt2_jax.errors import UserError
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def check_space(directory: pathlib.Path, arrays: Any) -> None:
-    """Raises a UserError when the disk under `directory` has less room than the arrays of a tree take.
+def check_space(directory: pathlib.Path, needed: int) -> None:
+    """Raises a UserError when the disk under `directory` has less room than `needed` bytes.
 
-    Orbax finds out in the middle of writing, and its threads then print tracebacks of their own. The arrays count
-    whole, once: several hosts write their shards to one folder.
+    Orbax finds out in the middle of writing, and its threads then print tracebacks of their own.
     """
-    needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(arrays))
     parent = next(path for path in (directory, *directory.parents) if path.exists())
     free = shutil.disk_usage(parent).free
     if free < needed:
