@@ -1,7 +1,6 @@
 """A trained model out again, as files that other frameworks read."""
 
 import pathlib
-import shutil
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,13 +13,22 @@ from rt2_jax.convert.sinks import Tensors, write_json, write_npz, write_safetens
 from rt2_jax.convert.transformers_config import gemma_config, paligemma_config, siglip_config, t5_config
 from rt2_jax.errors import UserError
 from rt2_jax.files.disk import check_space, raise_if_disk_full
+from rt2_jax.files.manifest import check_sealed
+from rt2_jax.files.writing import check_target, whole_folder
 from rt2_jax.models.config import EncoderDecoderConfig, ModelConfig
-from rt2_jax.train.bundle import params_path, read_meta
+from rt2_jax.train.bundle import open_folder
 
 FORMATS = ("transformers", "big_vision", "t5x")
 
 
-def export_weights(checkpoint: str | pathlib.Path, out: str | pathlib.Path, format: str) -> list[str]:
+def export_weights(
+    checkpoint: str | pathlib.Path,
+    out: str | pathlib.Path,
+    format: str,
+    *,
+    overwrite: bool = False,
+    verify: bool = True,
+) -> list[str]:
     """Writes the weights of a bundle, run or converted folder in another framework's format.
 
     "transformers": a PaliGemma folder for a prefix LM with vision; for an encoder-decoder ``text/`` (T5 or umT5),
@@ -29,8 +37,10 @@ def export_weights(checkpoint: str | pathlib.Path, out: str | pathlib.Path, form
 
     Args:
         checkpoint: the folder.
-        out: the folder to write; an existing one is replaced once the new one is whole.
+        out: the folder to write; see `files.writing.check_target` for what it may replace.
         format: one of `FORMATS`.
+        overwrite: replace a folder that holds something else.
+        verify: hold the checkpoint's every byte to its hash.
 
     Returns:
         What was written and what the format has no place for, a line each.
@@ -41,27 +51,28 @@ def export_weights(checkpoint: str | pathlib.Path, out: str | pathlib.Path, form
     if format not in FORMATS:
         raise UserError(f"format {format!r} is unknown; choose one of {', '.join(FORMATS)}")
     checkpoint = pathlib.Path(checkpoint)
-    config = ModelConfig.from_json(read_meta(checkpoint)["model"])
+    kind = f"{format} weights"
+    check_target(out, kind, sources=[checkpoint], overwrite=overwrite)
+    opened = open_folder(checkpoint, verify)
+    config = ModelConfig.from_json(opened.meta["model"])
     if config.lora is not None:
         raise UserError(
             f"{checkpoint} has LoRA adapters, which {format} does not know; merge them into a bundle first "
             "(rt2 export --merge-lora), then export that"
         )
-    reader = ParamsReader(params_path(checkpoint)[0])
-    out = pathlib.Path(out).resolve()
-    temporary = out.with_name(out.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    check_space(out, reader.num_bytes)
+    reader = ParamsReader(opened.params)
+    out = pathlib.Path(out)
     write = {"transformers": _to_transformers, "big_vision": _to_big_vision, "t5x": _to_t5x}[format]
     try:
-        temporary.mkdir(parents=True)
-        said = write(config, reader, temporary)
-        shutil.rmtree(out, ignore_errors=True)
-        temporary.rename(out)
+        with whole_folder(out, kind, sources=[checkpoint], overwrite=overwrite) as partial:
+            check_space(out.resolve(), reader.num_bytes)
+            said = write(config, reader, partial)
+    except UserError:
+        raise
     except Exception as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise_if_disk_full(error, out)
         raise
+    check_sealed(out, kind)
     return said
 
 

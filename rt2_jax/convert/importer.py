@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,10 +17,15 @@ from rt2_jax.convert.resample import resample_positions
 from rt2_jax.convert.weights import Index, Weights
 from rt2_jax.errors import UserError
 from rt2_jax.files.disk import check_space, raise_if_disk_full
+from rt2_jax.files.manifest import check_sealed
+from rt2_jax.files.writing import check_target, whole_folder
 from rt2_jax.models.backbone import Backbone, make_backbone
 from rt2_jax.models.config import ModelConfig
 from rt2_jax.tokens.vocabulary import Vocabulary
-from rt2_jax.train.bundle import COMMIT_FILE, DTYPES, PARAMS_DIR, pretrained_meta, tree_bytes, write_meta
+from rt2_jax.train.bundle import DTYPES, PRETRAINED_KIND
+from rt2_jax.train.bundle_meta import pretrained_meta, write_meta
+from rt2_jax.train.params import tree_bytes
+from rt2_jax.train.steps import COMMIT_FILE, PARAMS_DIR
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +58,7 @@ def import_weights(
     new: Sequence[str] = (),
     dtype: str | None = None,
     seed: int = 0,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Imported:
     """Writes `out`: ``bundle.json``, ``params/`` and the vocabulary, for a config's ``init_from`` and ``model``.
@@ -61,7 +66,7 @@ def import_weights(
     Host memory stays within a few pieces of the largest tensor, whatever the model's size.
 
     Args:
-        out: the folder; an existing one is replaced once the new one is whole.
+        out: the folder; see `files.writing.check_target` for what it may replace.
         model: gives every part; a transformers folder, a big_vision `.npz`, a T5X folder, or a folder of ours.
         vision, text: give that part, in place of the model's.
         size: a name of `models.sizes.SIZES`; None builds what the sources hold.
@@ -72,12 +77,15 @@ def import_weights(
             and a language model that have not met needs no regex.
         dtype: float32 or bfloat16; None stores each parameter as its source does (float16 as float32).
         seed: draws the new parameters.
+        overwrite: replace a folder that holds something else.
         progress: a bar to report to.
 
     Raises:
         UserError: a source that cannot be read, parts that do not make a model, parameters left over, missing or of
             another shape (all named), no space left.
     """
+    paths = [path for path in (model, vision, text) if path is not None]
+    check_target(out, PRETRAINED_KIND, sources=paths, overwrite=overwrite)
     sources = open_sources(model, vision, text)
     config = plan_model(sources, size, settings or {}, vocabulary)
     if dtype not in (None, *DTYPES):
@@ -100,7 +108,17 @@ def import_weights(
         else:
             yield (), _drawn(backbone, path, seed)
 
-    _write(pathlib.Path(out).resolve(), meta, vocabulary, specs, pieces, progress)
+    out = pathlib.Path(out)
+    try:
+        with whole_folder(out, PRETRAINED_KIND, sources=paths, overwrite=overwrite) as partial:
+            check_space(out.resolve(), tree_bytes(specs))
+            _write(partial, meta, vocabulary, specs, pieces, progress)
+    except UserError:
+        raise
+    except Exception as error:
+        raise_if_disk_full(error, out)
+        raise
+    check_sealed(out, PRETRAINED_KIND)
     taken = {str(source.path): [path for path in origin if origin[path] is source] for source in sources.values()}
     extended = [_new_rows(path, weights.shapes[path], shapes[path]) for path, weights in origin.items()]
     old = origin[POSITIONS].shapes[POSITIONS][0] if POSITIONS in origin else 0
@@ -109,34 +127,22 @@ def import_weights(
 
 
 def _write(
-    out: pathlib.Path,
+    folder: pathlib.Path,
     meta: Mapping[str, Any],
     vocabulary: Vocabulary | None,
     specs: Mapping[str, jax.ShapeDtypeStruct],
     pieces: Callable[[str], Iterator[tuple[Index, np.ndarray]]],
     progress: Progress | None,
 ) -> None:
-    """The whole folder, or nothing."""
-    temporary = out.with_name(out.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    check_space(out, tree_bytes(specs))
     bar = progress.add_task("parameters", total=sum(spec.size for spec in specs.values())) if progress else None
-    try:
-        temporary.mkdir(parents=True)
-        writer = ParamsWriter(temporary / PARAMS_DIR, specs)
-        for path in specs:
-            for index, piece in pieces(path):
-                writer.write(path, index, piece)
-                if progress:
-                    progress.advance(bar, piece.size)
-        (temporary / PARAMS_DIR / COMMIT_FILE).write_text("complete\n", encoding="utf-8")
-        write_meta(temporary, meta, vocabulary)
-        shutil.rmtree(out, ignore_errors=True)
-        temporary.rename(out)
-    except Exception as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise_if_disk_full(error, out)
-        raise
+    writer = ParamsWriter(folder / PARAMS_DIR, specs)
+    for path in specs:
+        for index, piece in pieces(path):
+            writer.write(path, index, piece)
+            if progress:
+                progress.advance(bar, piece.size)
+    (folder / PARAMS_DIR / COMMIT_FILE).write_text("complete\n", encoding="utf-8")
+    write_meta(folder, meta, vocabulary)
 
 
 def _fitted(path: str, weights: Weights, wanted: tuple[int, ...]) -> Iterator[tuple[Index, np.ndarray]]:

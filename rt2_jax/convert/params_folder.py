@@ -15,6 +15,7 @@ import orbax.checkpoint as ocp
 import tensorstore
 
 from rt2_jax.errors import UserError
+from rt2_jax.train.params import first_line
 
 # Hosts that restore a part of an array read whole chunks: smaller ones waste less, larger ones are fewer.
 CHUNK_BYTES = 32 << 20
@@ -68,8 +69,9 @@ class ParamsReader:
             with ocp.StandardCheckpointer() as checkpointer:
                 tree = checkpointer.metadata(self._directory).item_metadata.tree
         except Exception as error:  # Orbax raises the bare class for data that does not decode.
-            line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-            raise UserError(f"weights in {directory} cannot be read ({line}); copy or export them again") from error
+            raise UserError(
+                f"weights in {directory} cannot be read ({first_line(error)}); copy or export them again"
+            ) from error
         leaves = flax.traverse_util.flatten_dict(tree, sep="/")
         self.shapes = {path: tuple(leaf.shape) for path, leaf in leaves.items()}
         self.dtypes = {path: np.dtype(leaf.dtype) for path, leaf in leaves.items()}

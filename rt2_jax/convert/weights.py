@@ -15,7 +15,8 @@ from rt2_jax.convert.params_folder import ParamsReader
 from rt2_jax.convert.sources import NpzSource, SafetensorsSource, Source, T5xSource, open_source
 from rt2_jax.errors import UserError
 from rt2_jax.models.config import EncoderDecoderConfig, ModelConfig, PrefixLmConfig, VitConfig
-from rt2_jax.train.bundle import BUNDLE_FILE, params_path, read_meta
+from rt2_jax.train.bundle import open_folder
+from rt2_jax.train.bundle_meta import BUNDLE_FILE
 
 # Tables without layers are read so many bytes at a time: they are a checkpoint's largest tensors.
 PIECE_BYTES = 64 << 20
@@ -57,14 +58,14 @@ class NativeWeights:
     """A bundle, a run's folder, or what `rt2 convert` wrote."""
 
     def __init__(self, path: pathlib.Path):
-        meta = read_meta(path)
-        config = ModelConfig.from_json(meta["model"])
+        opened = open_folder(path)
+        config = ModelConfig.from_json(opened.meta["model"])
         if config.lora is not None:
             raise UserError(f"{path} has LoRA adapters; merge them into a bundle first (rt2 export --merge-lora)")
         self.path, self.kind = path, config.name
         self.vision, self.text = config.vision, config.text
         self.image_tokens, self.vocab_size = config.tokens_per_image, config.vocab_size
-        self._reader = ParamsReader(params_path(path)[0])
+        self._reader = ParamsReader(opened.params)
         self.shapes = self._reader.shapes
 
     def dtype(self, path: str) -> np.dtype:

@@ -1,8 +1,6 @@
 """``rt2 eval``: one checkpoint, closed loop and held-out data, report.json and report.html."""
 
 import datetime
-import hashlib
-import json
 import pathlib
 import shlex
 import sys
@@ -11,12 +9,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
-import numpy as np
 from rich.console import Console
 
-from rt2_jax.actions.card import card_to_json
 from rt2_jax.data.progress import progress_bar
-from rt2_jax.data.records import prepared_dir, prepared_tasks
+from rt2_jax.data.records import action_meaning, prepared_dir, prepared_tasks, read_index
 from rt2_jax.decode.policy import Policy, TextModel
 from rt2_jax.errors import UserError
 from rt2_jax.evaluate import offline, terminal
@@ -25,7 +21,8 @@ from rt2_jax.evaluate.document import Checkpoint, Provenance, build_report, desc
 from rt2_jax.evaluate.report import write_report
 from rt2_jax.evaluate.results import CONTROLS, ActionScores, ClosedLoopResult, WebScores
 from rt2_jax.tokens.grammar import build_grammar, text_grammar
-from rt2_jax.train.bundle import LoadedBundle, load_bundle, load_pretrained, model_hash
+from rt2_jax.train.bundle import LoadedBundle, Opened, load_bundle, open_folder
+from rt2_jax.train.bundle_meta import check_vocabulary
 from rt2_jax.train.metrics import METRICS_FILE, read_metrics
 
 if TYPE_CHECKING:  # the simulator is an extra
@@ -34,33 +31,15 @@ if TYPE_CHECKING:  # the simulator is an extra
 SPLIT = "validation"
 # Groups of splits that the controls run on: where the policy should do well, and where understanding is the question.
 CONTROL_GROUPS = ("seen", "emergent")
-
-
-def bundle_hash(bundle: LoadedBundle) -> str:
-    """SHA-256 over what decides a policy's actions: model, vocabulary, grammar, bins, card and every weight.
-
-    It does not depend on where or how often the bundle was saved, nor on how Orbax laid out its files.
-    """
-    meta = bundle.meta
-    head = {
-        "model": model_hash(meta["model"]),
-        "vocabulary": meta["vocabulary"]["sha256"],
-        "grammar": meta["grammar"]["sha256"],
-        "bins": bundle.bins.to_json(),
-        "card": card_to_json(bundle.card),
-    }
-    digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
-    for path, leaf in jax.tree_util.tree_leaves_with_path(bundle.params):
-        digest.update(f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}".encode())
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()
+# Tokens of a prompt and of an answer by a model that was never told how long they are.
+PROMPT_LEN = ANSWER_LEN = 64
 
 
 def describe_checkpoint(bundle: LoadedBundle) -> Checkpoint:
     """What the report says of a checkpoint."""
     return Checkpoint(
         path=str(bundle.path),
-        sha256=bundle_hash(bundle),
+        sha256=bundle.identity,
         model=str(bundle.meta["model"]["name"]),
         parameters=sum(int(leaf.size) for leaf in jax.tree.leaves(bundle.params)),
         step=bundle.meta["step"],
@@ -68,7 +47,16 @@ def describe_checkpoint(bundle: LoadedBundle) -> Checkpoint:
 
 
 def make_policy(bundle: LoadedBundle, **sampling: Any) -> Policy:
-    """The bundle's policy: greedy, unless `sampling` gives a temperature, top_k or top_p."""
+    """The bundle's policy: greedy, unless `sampling` gives a temperature, top_k or top_p.
+
+    Raises:
+      UserError: a model that was shown no robot.
+    """
+    if bundle.bins is None:
+        raise UserError(
+            f"{bundle.path} holds weights that know no robot (rt2 sample --prompt asks them in text); "
+            f"train from them: config.init_from = {bundle.path}"
+        )
     return Policy(
         backbone=bundle.backbone,
         params=bundle.params,
@@ -82,16 +70,15 @@ def make_policy(bundle: LoadedBundle, **sampling: Any) -> Policy:
     )
 
 
-def make_text_model(folder: pathlib.Path, prompt: str, **sampling: Any) -> TextModel:
-    """Converted weights as a model to be asked in text, with room for `prompt`."""
-    backbone, params, vocabulary = load_pretrained(folder)
+def make_text_model(bundle: LoadedBundle, prompt_len: int, **sampling: Any) -> TextModel:
+    """Any bundle as a model to be asked in text, with room for prompts of `prompt_len` tokens."""
     return TextModel(
-        backbone,
-        params,
-        vocabulary,
-        text_grammar(vocabulary),
-        image_size=backbone.config.image_size,
-        prompt_len=max(1, len(vocabulary.encode(prompt))),
+        bundle.backbone,
+        bundle.params,
+        bundle.vocabulary,
+        text_grammar(bundle.vocabulary),
+        image_size=bundle.backbone.config.image_size,
+        prompt_len=prompt_len,
         **sampling,
     )
 
@@ -154,7 +141,7 @@ def held_out_tasks(data_dir: pathlib.Path, wanted: Sequence[str] | None) -> list
 
 
 def run_offline(
-    policy: Policy,
+    model: TextModel,
     data_dir: pathlib.Path,
     tasks: Sequence[str],
     examples: int,
@@ -162,10 +149,11 @@ def run_offline(
     progress: bool,
     actions: bool = True,
 ) -> tuple[ActionScores | None, list[WebScores]]:
-    """The held-out splits of `tasks`: action tasks (unless not wanted) and all others.
+    """The held-out splits of `tasks`: action tasks (where wanted, and known to the model) and all others.
 
     Raises:
-      UserError: they are not prepared with the policy's vocabulary, or do not fit its prompt.
+      UserError: they are not prepared with the model's vocabulary, or do not fit its prompt; or actions were prepared
+        with other bins than the policy's.
     """
     scores: ActionScores | None = None
     web: list[WebScores] = []
@@ -173,14 +161,32 @@ def run_offline(
         row = bar.add_task("held-out examples", total=examples * len(tasks))
         for task in tasks:
             is_action = offline.is_action_task(task)
-            if actions or not is_action:
-                held_out = offline.read_examples(data_dir, task, policy.vocabulary, examples, SPLIT)
+            if not is_action or actions and isinstance(model, Policy):
+                held_out = offline.read_examples(data_dir, task, model.vocabulary, examples, SPLIT)
                 if is_action:
-                    scores = offline.score_actions(policy, task, held_out)
+                    check_same_actions(model, data_dir, task)
+                    scores = offline.score_actions(model, task, held_out)
                 else:
-                    web.append(offline.score_web(policy, task, held_out, max_len))
+                    web.append(offline.score_web(model, task, held_out, max_len))
             bar.advance(row, examples)
     return scores, web
+
+
+def check_same_actions(policy: Policy, data_dir: pathlib.Path, task: str) -> None:
+    """Raises a UserError when a task's integers mean other actions than the policy's."""
+    meaning = action_meaning(data_dir, [task], SPLIT)
+    if meaning is None or meaning[1] != policy.bins:
+        card = meaning[0].name if meaning else "none"
+        raise UserError(
+            f"task {task} was prepared with other action bounds (card {card}) than the policy's, so its targets mean "
+            "other actions; prepare it with the card that the policy was trained with, or leave it out by --tasks"
+        )
+
+
+def check_reference(opened: Opened, data_dir: pathlib.Path, tasks: Sequence[str]) -> None:
+    """Raises a UserError when a checkpoint cannot answer the tasks: found before the work rather than after it."""
+    for task in tasks:
+        check_vocabulary(opened.meta, read_index(data_dir, task, SPLIT).vocabulary, f"task {task}")
 
 
 def evaluate(
@@ -197,6 +203,7 @@ def evaluate(
     seed: int = 0,
     controls: Sequence[str] = CONTROLS,
     mode: str = "action",
+    verify: bool = True,
     title: str | None = None,
     command: str | None = None,
     progress: bool = True,
@@ -216,6 +223,7 @@ def evaluate(
       seed: of the first episode.
       controls: run beside the policy on the seen and the emergent splits; () runs none.
       mode: "action", or "plan" to have the policy state a plan before each action.
+      verify: hold every byte of the checkpoints to its hash.
       title: of the page; the checkpoint's folder's name by default.
       command: what the report says it was made by; this process's command line by default.
       progress: show progress bars on standard error.
@@ -237,21 +245,26 @@ def evaluate(
     # What is asked for is checked here; the work starts below.
     held_out = held_out_tasks(data, tasks) if data else []
     jobs = closed_loop_jobs(splits, skills, episodes, seed, controls) if episodes else []
-    bundle = load_bundle(checkpoint)
+    if reference is not None:
+        check_reference(open_folder(reference, verify), data, held_out)
+    bundle = load_bundle(checkpoint, verify=verify)
     described = describe_checkpoint(bundle)
-    policy = make_policy(bundle)
-    max_len = bundle.meta["target_len"]
+    if jobs or bundle.bins:
+        model = make_policy(bundle)
+    else:
+        model = make_text_model(bundle, bundle.meta.get("prompt_len") or PROMPT_LEN)
+    max_len = bundle.meta.get("target_len") or ANSWER_LEN
     runs: list[ClosedLoopResult] = []
     scores, web, before = None, [], None
     if data:
-        scores, web = run_offline(policy, data, held_out, examples, max_len, progress)
+        scores, web = run_offline(model, data, held_out, examples, max_len, progress)
     if jobs:
-        runs = [run_closed_loop(policy, jobs, mode, progress)]
+        runs = [run_closed_loop(model, jobs, mode, progress)]
     if reference is not None:
-        old = load_bundle(reference)
-        _, old_web = run_offline(
-            make_policy(old), data, held_out, examples, old.meta["target_len"], progress, actions=False
-        )
+        old = load_bundle(reference, verify=False)  # verified above
+        old_model = make_text_model(old, old.meta.get("prompt_len") or PROMPT_LEN)
+        old_len = old.meta.get("target_len") or ANSWER_LEN
+        _, old_web = run_offline(old_model, data, held_out, examples, old_len, progress, actions=False)
         before = (describe_checkpoint(old), old_web)
     provenance = Provenance(
         title=title or pathlib.Path(checkpoint).resolve().name,

@@ -1,16 +1,15 @@
-"""One folder that a robot can be served from: weights, vocabulary, bins, card and model config, with their hashes.
+"""One folder that a robot can be served from: weights, vocabulary, bins, card and model config, every byte hashed.
 
-Layout: ``bundle.json``, ``vocabulary.model``, ``params/`` (Orbax). A run directory has the same two files and holds its
-weights in ``checkpoints/<step>/params``; `load_bundle` reads both.
+Layout: ``bundle.json``, ``vocabulary.model``, ``params/`` (Orbax), and ``manifest.json`` over all of them, whose
+identity is the bundle's. A run directory has the first two and holds its weights in ``checkpoints/<step>/params``, each
+step with a manifest of its own; `load_bundle` reads both.
 """
 
 import dataclasses
-import hashlib
 import itertools
-import json
+import logging
 import pathlib
-import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,22 +17,52 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from rt2_jax.actions.bins import ActionBins
-from rt2_jax.actions.card import DatasetCard, card_from_json, card_to_json
+from rt2_jax.actions.card import DatasetCard, card_from_json
 from rt2_jax.errors import UserError
 from rt2_jax.files.disk import check_space, raise_if_disk_full
+from rt2_jax.files.manifest import check_sealed, find_damage, find_missing, make_manifest, read_manifest, told
+from rt2_jax.files.writing import whole_folder
 from rt2_jax.models.backbone import Backbone, make_backbone
 from rt2_jax.models.config import ModelConfig
 from rt2_jax.models.lora import merge_lora
 from rt2_jax.tokens.grammar import build_grammar
 from rt2_jax.tokens.vocabulary import Vocabulary
+from rt2_jax.train.bundle_meta import (
+    BUNDLE_FILE,
+    BUNDLE_FORMAT,
+    FIRST_FORMAT,
+    VOCABULARY_FILE,
+    check_meta,
+    check_vocabulary,
+    read_meta,
+    same_meaning,
+    write_meta,
+)
+from rt2_jax.train.params import restore_params, tree_bytes
+from rt2_jax.train.steps import CHECKPOINTS_DIR, COMMIT_FILE, PARAMS_DIR, read_progress, whole_steps
 
-BUNDLE_FORMAT = 1
-BUNDLE_FILE = "bundle.json"
-VOCABULARY_FILE = "vocabulary.model"
-PARAMS_DIR = "params"
-CHECKPOINTS_DIR = "checkpoints"
+BUNDLE_KIND = "bundle"
+PRETRAINED_KIND = "pretrained weights"
 DTYPES = ("float32", "bfloat16")
-COMMIT_FILE = "commit_success.txt"
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """A folder with weights, found to be whole.
+
+    Attributes:
+        path: the folder: a bundle, converted weights, or a run.
+        meta: the content of bundle.json; of a run, as it was when the step was saved.
+        params: the Orbax folder.
+        step: of a run, the newest whole one; None for a folder without steps.
+        identity: SHA-256 over every byte of the folder, of a run over the step's.
+    """
+
+    path: pathlib.Path
+    meta: dict[str, Any]
+    params: pathlib.Path
+    step: int | None
+    identity: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,210 +72,176 @@ class LoadedBundle:
     Attributes:
         backbone: pure functions of the parameters.
         params: nested dict of float32 arrays.
-        vocabulary, bins, card: what tokens and actions mean.
+        vocabulary: what tokens mean.
+        bins, card: what actions mean; None for a model that was shown no robot, which answers in text.
         meta: bundle.json: model, vocabulary, card, bins, grammar, prompt_len, target_len, image_size, step, ...
         path: the folder it came from.
+        identity: see `Opened`.
     """
 
     backbone: Backbone
     params: Any
     vocabulary: Vocabulary
-    bins: ActionBins
-    card: DatasetCard
+    bins: ActionBins | None
+    card: DatasetCard | None
     meta: dict[str, Any]
     path: pathlib.Path
-
-
-def bundle_meta(
-    model: ModelConfig,
-    vocabulary: Vocabulary,
-    card: DatasetCard,
-    bins: ActionBins,
-    *,
-    prompt_len: int,
-    target_len: int,
-    step: int = 0,
-    tasks: Mapping[str, float] | None = None,
-) -> dict[str, Any]:
-    """The content of bundle.json: plain JSON values."""
-    return {
-        "format": BUNDLE_FORMAT,
-        "model": model.to_json(),
-        "vocabulary": {
-            "file": VOCABULARY_FILE,
-            "sha256": vocabulary.sha256,
-            "integer_ids": vocabulary.integer_ids.tolist(),
-        },
-        "card": card_to_json(card),
-        "bins": bins.to_json(),
-        "grammar": {"sha256": build_grammar(vocabulary, bins.allowed).sha256},
-        "prompt_len": prompt_len,
-        "target_len": target_len,
-        "image_size": model.image_size,
-        "step": step,
-        "tasks": dict(tasks or {}),
-    }
-
-
-def pretrained_meta(model: ModelConfig, vocabulary: Vocabulary | None, sources: list[str]) -> dict[str, Any]:
-    """bundle.json of weights that have not seen a robot: no card, no bins; training starts from them."""
-    return {
-        "format": BUNDLE_FORMAT,
-        "model": model.to_json(),
-        "vocabulary": vocabulary and {"file": VOCABULARY_FILE, "sha256": vocabulary.sha256},
-        "card": None,
-        "bins": None,
-        "grammar": None,
-        "step": 0,
-        "sources": sources,
-    }
-
-
-# Fields of a model's config that change neither which parameters it has nor what they compute.
-_HOW_COMPUTED = ("name", "remat", "scan_unroll", "compute_dtype", "dropout_rate")
-_HOW_DRAWN = ("position_std", "branch_init", "encoder_branch_init")
-_NOT_HASHED = (*_HOW_COMPUTED, *_HOW_DRAWN)
-
-
-def model_hash(model: Mapping[str, Any]) -> str:
-    """sha256 over the fields of a model's JSON that decide which parameters it has and what they compute.
-
-    A field that the JSON lacks, since it was written before the field existed, counts as its default.
-    """
-    known = ModelConfig.from_json(model).to_json()
-    return hashlib.sha256(json.dumps(_hashed(known), sort_keys=True).encode()).hexdigest()
+    identity: str
 
 
 def save_bundle(
-    directory: str | pathlib.Path, params: Any, meta: Mapping[str, Any], vocabulary: Vocabulary, dtype: str = "float32"
-) -> None:
-    """Writes a bundle; an existing one at `directory` is replaced only once the new one is complete.
+    directory: str | pathlib.Path,
+    params: Any,
+    meta: Mapping[str, Any],
+    vocabulary: Vocabulary,
+    dtype: str = "float32",
+    *,
+    sources: Sequence[str | pathlib.Path] = (),
+    overwrite: bool = False,
+) -> str:
+    """Writes a bundle; an earlier one at `directory` is replaced once the new one is complete.
 
     Args:
-        directory: the bundle's folder.
+        directory: the bundle's folder; see `files.writing.check_target` for what it may replace.
         params: nested dict of arrays.
         meta: of `bundle_meta`.
         vocabulary: the one named in `meta`.
         dtype: how weights are stored: float32, or bfloat16 at half the size (they load as float32 either way).
+        sources: folders that the weights come from, which must not be replaced.
+        overwrite: replace a folder that holds something else.
+
+    Returns:
+        The bundle's identity.
 
     Raises:
-        UserError: an unknown dtype, a vocabulary other than the meta's, or no space left.
+        UserError: an unknown dtype, a vocabulary other than the meta's, a folder that must not be replaced, or no space
+            left.
     """
     if dtype not in DTYPES:
         raise UserError(f"bundle dtype {dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
     check_vocabulary(meta, vocabulary.sha256, "the bundle's meta")
-    directory = pathlib.Path(directory).resolve()
-    temporary = directory.with_name(directory.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    meta = {**meta, "format": BUNDLE_FORMAT}
+    check_meta(meta, BUNDLE_FILE)
+    directory = pathlib.Path(directory)
     stored = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
-    check_space(directory, tree_bytes(stored))
     try:
-        temporary.mkdir(parents=True)
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(temporary / PARAMS_DIR, stored)
-        # Orbax writes the folder's path into it, which means nothing where the bundle is shipped to.
-        (temporary / PARAMS_DIR / COMMIT_FILE).write_text("complete\n", encoding="utf-8")
-        write_meta(temporary, meta, vocabulary)
-        shutil.rmtree(directory, ignore_errors=True)
-        temporary.rename(directory)
+        with whole_folder(directory, BUNDLE_KIND, sources=sources, overwrite=overwrite) as partial:
+            check_space(directory.resolve(), tree_bytes(stored))
+            with ocp.StandardCheckpointer() as checkpointer:
+                checkpointer.save(partial / PARAMS_DIR, stored)
+            # Orbax writes the folder's path into it, which means nothing where the bundle is shipped to.
+            (partial / PARAMS_DIR / COMMIT_FILE).write_text("complete\n", encoding="utf-8")
+            write_meta(partial, meta, vocabulary)
+    except UserError:
+        raise
     except Exception as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise_if_disk_full(error, directory)
         raise
+    return check_sealed(directory, BUNDLE_KIND).identity
 
 
-def write_meta(directory: pathlib.Path, meta: Mapping[str, Any], vocabulary: Vocabulary | None) -> None:
-    """Writes bundle.json and the vocabulary, if there is one, beside it."""
-    if vocabulary is not None:
-        # Not copied: the file may be the very one that is written.
-        (directory / VOCABULARY_FILE).write_bytes(vocabulary.path.read_bytes())
-    (directory / BUNDLE_FILE).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
-
-
-def read_meta(directory: str | pathlib.Path) -> dict[str, Any]:
-    """bundle.json of a bundle or run directory.
-
-    Raises:
-        UserError: no such folder or file, not JSON, or another format version.
-    """
-    path = pathlib.Path(directory) / BUNDLE_FILE
-    if not path.is_file():
-        raise UserError(f"{directory} has no {BUNDLE_FILE}; name a bundle or a run directory")
-    try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}); export the bundle anew") from error
-    if not isinstance(meta, dict) or meta.get("format") != BUNDLE_FORMAT:
-        found = meta.get("format") if isinstance(meta, dict) else type(meta).__name__
-        raise UserError(f"{path} has format {found!r}, this release reads {BUNDLE_FORMAT}; export the bundle anew")
-    return meta
-
-
-def load_bundle(directory: str | pathlib.Path, shardings: Any = None) -> LoadedBundle:
-    """Loads a bundle, or the latest complete step of a run directory.
+def open_folder(directory: str | pathlib.Path, verify: bool = True) -> Opened:
+    """A bundle, converted weights, or the newest whole step of a run, with every byte held to its hash.
 
     Args:
-        directory: either folder.
+        directory: the folder.
+        verify: False takes the files' bytes on trust; names and sizes are compared all the same.
+
+    Raises:
+        UserError: a missing or damaged file, or a bundle.json that is not what the run's step was saved with.
+    """
+    directory = pathlib.Path(directory)
+    meta = read_meta(directory)
+    manifest = read_manifest(directory)
+    if manifest is not None:
+        if manifest.kind not in (BUNDLE_KIND, PRETRAINED_KIND):
+            raise UserError(f"{directory} is sealed as {told(manifest)}; name a bundle or a run directory")
+        damage = find_damage(directory, manifest) if verify else find_missing(directory, manifest)
+        if damage:
+            raise UserError(f"{directory}: {damage}; copy or export it again")
+        return Opened(directory, meta, directory / PARAMS_DIR, None, manifest.identity)
+    if not (directory / CHECKPOINTS_DIR).is_dir():
+        return _open_unsealed(directory, meta)
+    for step in whole_steps(directory / CHECKPOINTS_DIR, verify):
+        return _open_step(directory, meta, step)
+    raise UserError(f"{directory} holds no complete weights; train again, or name another directory")
+
+
+def _open_unsealed(directory: pathlib.Path, meta: dict[str, Any]) -> Opened:
+    """A bundle as the first releases wrote it."""
+    if meta["format"] != FIRST_FORMAT:
+        raise UserError(f"{directory}: manifest.json is missing, so it is not whole; copy or export it again")
+    if not (directory / PARAMS_DIR / COMMIT_FILE).is_file():
+        raise UserError(f"{directory} holds no complete weights; train or export again, or name another directory")
+    logging.warning(
+        "%s was written by an earlier release, without hashes, so its bytes are taken on trust; export it again",
+        directory,
+    )
+    return Opened(directory, meta, directory / PARAMS_DIR, None, make_manifest(directory, BUNDLE_KIND).identity)
+
+
+def _open_step(directory: pathlib.Path, meta: dict[str, Any], step: int) -> Opened:
+    folder = directory / CHECKPOINTS_DIR / str(step)
+    saved = read_progress(folder)["bundle"]
+    check_meta(saved, f"{folder}: its bundle")
+    differing = same_meaning(saved, meta)
+    if differing:
+        raise UserError(
+            f"{directory / BUNDLE_FILE}: {differing} is not what step {step} was saved with; put the file back, or go "
+            "on with the run, which writes it anew"
+        )
+    manifest = read_manifest(folder) or make_manifest(folder, BUNDLE_KIND)
+    return Opened(directory, {**saved, "step": step}, folder / PARAMS_DIR, step, manifest.identity)
+
+
+def load_bundle(directory: str | pathlib.Path, shardings: Any = None, verify: bool = True) -> LoadedBundle:
+    """Loads a bundle, converted weights with a vocabulary, or the newest whole step of a run directory.
+
+    Args:
+        directory: the folder.
         shardings: tree of shardings like the parameters', for a model over several devices; None puts it on the
             default device.
+        verify: see `open_folder`.
 
     Raises:
         UserError: a missing or damaged file, or a vocabulary, integers, grammar or parameter tree other than
             bundle.json's.
     """
-    directory = pathlib.Path(directory)
-    meta = read_meta(directory)
-    if meta["card"] is None:
-        raise UserError(
-            f"{directory} holds pretrained weights that know no robot (rt2 sample --prompt asks them in text); "
-            f"train from them: config.init_from = {directory}"
-        )
-    vocabulary = Vocabulary.load(directory / meta["vocabulary"]["file"])
-    check_vocabulary(meta, vocabulary.sha256, f"{directory / meta['vocabulary']['file']}")
-    _check_integers(meta, vocabulary, directory)
-    card, bins = card_from_json(meta["card"]), ActionBins.from_json(meta["bins"])
-    grammar = build_grammar(vocabulary, bins.allowed).sha256
-    if grammar != meta["grammar"]["sha256"]:
-        raise UserError(
-            f"{directory}: grammar {grammar[:12]} is not the bundle's {meta['grammar']['sha256'][:12]}; "
-            "use the release that wrote it, or export the bundle anew"
-        )
-    backbone, params, step = load_model(directory, shardings)
-    meta = meta if step is None else {**meta, "step": step}
-    return LoadedBundle(backbone, params, vocabulary, bins, card, meta, directory)
-
-
-def load_pretrained(directory: str | pathlib.Path) -> tuple[Backbone, Any, Vocabulary]:
-    """(model, float32 parameters, vocabulary) of converted weights, which know no robot.
-
-    Raises:
-        UserError: a missing or damaged file, or weights without a vocabulary.
-    """
-    directory = pathlib.Path(directory)
-    meta = read_meta(directory)
+    opened = open_folder(directory, verify)
+    directory, meta = opened.path, opened.meta
     if meta["vocabulary"] is None:
         raise UserError(f"{directory} has no vocabulary to read and write text with; convert it again with one")
-    vocabulary = Vocabulary.load(directory / meta["vocabulary"]["file"])
-    check_vocabulary(meta, vocabulary.sha256, f"{directory / meta['vocabulary']['file']}")
-    backbone, params, _ = load_model(directory)
-    return backbone, params, vocabulary
+    path = directory / VOCABULARY_FILE
+    vocabulary = Vocabulary.load(path)
+    check_vocabulary(meta, vocabulary.sha256, str(path))
+    _check_integers(meta, vocabulary, directory)
+    card, bins = None, None
+    if meta["card"] is not None:
+        card, bins = card_from_json(meta["card"]), ActionBins.from_json(meta["bins"])
+        grammar = build_grammar(vocabulary, bins.allowed).sha256
+        if grammar != meta["grammar"]["sha256"]:
+            raise UserError(
+                f"{directory}: grammar {grammar[:12]} is not the bundle's {meta['grammar']['sha256'][:12]}; "
+                "use the release that wrote it, or export the bundle anew"
+            )
+    backbone, params = load_model(opened, shardings)
+    return LoadedBundle(backbone, params, vocabulary, bins, card, meta, directory, opened.identity)
 
 
-def load_model(directory: pathlib.Path, shardings: Any = None) -> tuple[Backbone, Any, int | None]:
-    """The model, its parameters in float32, and the run's step that they are of (None: a folder without steps).
+def load_model(opened: Opened, shardings: Any = None) -> tuple[Backbone, Any]:
+    """The model of a folder, and its parameters in float32; `shardings` as in `load_bundle`.
 
     Raises:
-        UserError: a missing or damaged file.
+        UserError: other parameters than the model has.
     """
-    backbone = make_backbone(ModelConfig.from_json(read_meta(directory)["model"]))
-    path, step = params_path(directory)
+    backbone = make_backbone(ModelConfig.from_json(opened.meta["model"]))
     shapes = jax.eval_shape(backbone.init, jax.random.key(0))
     place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     shardings = jax.tree.map(lambda _: place, shapes) if shardings is None else shardings
     abstract = jax.tree.map(
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), shapes, shardings
     )
-    return backbone, restore_params(path, abstract), step
+    return backbone, restore_params(opened.params, abstract)
 
 
 def merge_bundle(bundle: LoadedBundle) -> LoadedBundle:
@@ -260,98 +255,6 @@ def merge_bundle(bundle: LoadedBundle) -> LoadedBundle:
     return dataclasses.replace(bundle, backbone=make_backbone(model), params=params, meta=meta)
 
 
-def params_path(directory: pathlib.Path) -> tuple[pathlib.Path, int | None]:
-    """The newest complete weights under a bundle (step None) or run directory.
-
-    Raises:
-        UserError: there are none.
-    """
-    direct = directory / PARAMS_DIR
-    if (direct / COMMIT_FILE).is_file():
-        return direct, None
-    for step in complete_steps(directory / CHECKPOINTS_DIR):
-        return directory / CHECKPOINTS_DIR / str(step) / PARAMS_DIR, step
-    raise UserError(f"{directory} holds no complete weights; train or export again, or name another directory")
-
-
-def complete_steps(checkpoints: pathlib.Path) -> list[int]:
-    """Steps whose folders are whole, newest first; see `why_incomplete`."""
-    if not checkpoints.is_dir():
-        return []
-    steps = sorted((int(path.name) for path in checkpoints.iterdir() if path.name.isdigit()), reverse=True)
-    return [step for step in steps if why_incomplete(checkpoints / str(step)) is None]
-
-
-STEP_FILES = {
-    "params": ("_METADATA", "manifest.ocdbt", COMMIT_FILE),
-    "opt_state": ("_METADATA", "manifest.ocdbt", COMMIT_FILE),
-    "progress": ("metadata", COMMIT_FILE),
-}
-
-
-def why_incomplete(step_dir: pathlib.Path) -> str | None:
-    """What a checkpoint step lacks, or None when it is whole (as far as names tell; restoring reads the data).
-
-    Orbax lists any folder with a number for a name, copies without their commit file or data included.
-    """
-    wanted = [COMMIT_FILE, "_CHECKPOINT_METADATA"]
-    wanted += [f"{item}/{name}" for item, names in STEP_FILES.items() for name in names]
-    for name in wanted:
-        if not (step_dir / name).is_file():
-            return f"{name} is missing"
-    for item in ("params", "opt_state"):
-        if not any((step_dir / item).glob("ocdbt.process_*/d/*")):
-            return f"{item} holds no data"
-    return None
-
-
-def restore_params(path: pathlib.Path, abstract: Any) -> Any:
-    """The parameters of an Orbax folder.
-
-    Args:
-        path: the folder.
-        abstract: tree of ShapeDtypeStructs with shardings; what is stored in another dtype is converted.
-
-    Raises:
-        UserError: other names or shapes than `abstract`'s, or unreadable data.
-    """
-    try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            stored = checkpointer.metadata(path.resolve()).item_metadata.tree
-            check_shapes(stored, abstract, str(path), "model")
-            return checkpointer.restore(path.resolve(), abstract)
-    except UserError:
-        raise
-    except Exception as error:  # Orbax raises the bare class for data that does not decode.
-        raise UserError(f"weights in {path} cannot be read ({first_line(error)}); copy or export them again") from error
-
-
-def check_shapes(stored: Any, wanted: Any, where: str, what: str) -> None:
-    """Compares two trees of shapes; `where` the first lies, and `what` of the config decides over the second.
-
-    Raises:
-        UserError: names the first parameter that is missing, left over or of another shape.
-    """
-    stored, wanted = _shapes(stored), _shapes(wanted)
-    for name in sorted(stored.keys() | wanted.keys()):
-        if stored.get(name) != wanted.get(name):
-            raise UserError(
-                f"{where}: {name} has shape {stored.get(name, 'none')}, this {what} needs {wanted.get(name, 'none')}; "
-                f"use the {what} that it was trained with"
-            )
-
-
-def check_vocabulary(meta: Mapping[str, Any], sha256: str, what: str) -> None:
-    """Raises a UserError that names both hashes when `sha256` is not the vocabulary of `meta`."""
-    if meta["vocabulary"] is None:
-        raise UserError(f"the weights have no vocabulary, so {what} cannot be checked; convert them again with one")
-    if meta["vocabulary"]["sha256"] != sha256:
-        raise UserError(
-            f"vocabulary {sha256[:12]} of {what} is not {meta['vocabulary']['sha256'][:12]}, which the weights were "
-            "trained with; name that vocabulary, for its token ids mean other text"
-        )
-
-
 def _check_integers(meta: Mapping[str, Any], vocabulary: Vocabulary, directory: pathlib.Path) -> None:
     found = vocabulary.integer_ids.tolist()
     # Bundles of earlier releases do not have them.
@@ -362,27 +265,3 @@ def _check_integers(meta: Mapping[str, Any], vocabulary: Vocabulary, directory: 
                 f"{directory}: the integer {integer} is token {wanted} in {BUNDLE_FILE}, {token} in its vocabulary; "
                 "use the release that wrote it, or export the bundle anew"
             )
-
-
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    named = [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
-    # Orbax stores a marker without a shape for an empty node.
-    return {name: tuple(leaf.shape) for name, leaf in named if hasattr(leaf, "shape")}
-
-
-def _hashed(tree: Any) -> Any:
-    if not isinstance(tree, Mapping):
-        return tree
-    return {key: _hashed(value) for key, value in tree.items() if key not in _NOT_HASHED and not key.endswith("_init")}
-
-
-def tree_bytes(arrays: Any) -> int:
-    """Bytes of a tree's arrays, whole and once: several hosts write their shards to one folder."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(arrays))
-
-
-def first_line(error: BaseException) -> str:
-    """The start of an error's text, for a message of one line."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:200]

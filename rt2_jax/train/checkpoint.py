@@ -13,15 +13,10 @@ from jax.experimental import multihost_utils
 
 from rt2_jax.errors import UserError
 from rt2_jax.files.disk import check_space, raise_if_disk_full
-from rt2_jax.train.bundle import (
-    CHECKPOINTS_DIR,
-    check_shapes,
-    first_line,
-    model_hash,
-    tree_bytes,
-    why_incomplete,
-)
+from rt2_jax.train.bundle_meta import model_hash
+from rt2_jax.train.params import check_shapes, first_line, tree_bytes
 from rt2_jax.train.state import TrainState
+from rt2_jax.train.steps import CHECKPOINTS_DIR, why_damaged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +116,7 @@ class Checkpoints:
         """
         damaged = []
         for step in sorted(self._manager.all_steps(), reverse=True):
-            reason = why_incomplete(self._directory / str(step))
+            reason = why_damaged(self._directory / str(step))
             found = None
             if reason is None:
                 found, reason = self._read(step, abstract)

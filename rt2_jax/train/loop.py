@@ -22,12 +22,13 @@ from rt2_jax.models.backbone import make_backbone
 from rt2_jax.parallel.mesh import make_mesh
 from rt2_jax.parallel.rules import partitioned
 from rt2_jax.tokens.vocabulary import DEFAULT_VOCABULARY, Vocabulary
-from rt2_jax.train.bundle import bundle_meta, tree_bytes, write_meta
+from rt2_jax.train.bundle_meta import bundle_meta, write_meta
 from rt2_jax.train.checkpoint import Checkpoints, Progress
 from rt2_jax.train.config import TrainConfig
 from rt2_jax.train.hosts import join_hosts
 from rt2_jax.train.losses import SUMS, summarize
 from rt2_jax.train.metrics import MetricsLog, ProgressBar
+from rt2_jax.train.params import tree_bytes
 from rt2_jax.train.resolve import model_config, task_weights
 from rt2_jax.train.start import fresh_state
 from rt2_jax.train.state import TrainState

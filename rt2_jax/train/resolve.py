@@ -10,7 +10,7 @@ from rt2_jax.errors import UserError
 from rt2_jax.models.config import ModelConfig, PrefixLmConfig
 from rt2_jax.models.sizes import SIZES, get_config
 from rt2_jax.tokens.vocabulary import Vocabulary
-from rt2_jax.train.bundle import BUNDLE_FILE, read_meta
+from rt2_jax.train.bundle_meta import BUNDLE_FILE, read_meta
 from rt2_jax.train.config import TrainConfig
 
 

@@ -11,9 +11,11 @@ from rt2_jax.errors import UserError
 from rt2_jax.models.backbone import Backbone
 from rt2_jax.models.config import LoraConfig, ModelConfig
 from rt2_jax.tokens.vocabulary import Vocabulary
-from rt2_jax.train.bundle import check_vocabulary, params_path, read_meta, restore_params
+from rt2_jax.train.bundle import open_folder
+from rt2_jax.train.bundle_meta import check_vocabulary
 from rt2_jax.train.config import TrainConfig
 from rt2_jax.train.integers import order_integers
+from rt2_jax.train.params import restore_params
 from rt2_jax.train.state import TrainState
 from rt2_jax.train.step import Program
 from rt2_jax.train.trainable import LORA_FREEZE, merge_params, split_params, trainable_paths
@@ -41,21 +43,20 @@ def _params_from(
     source: pathlib.Path, program: Program, backbone: Backbone, vocabulary: Vocabulary, rng: jax.Array
 ) -> Any:
     """The parameters of a bundle or run; the adapters that it lacks are drawn."""
-    meta = read_meta(source)
-    check_vocabulary(meta, vocabulary.sha256, "this run")
-    found, wanted = ModelConfig.from_json(meta["model"]).lora, backbone.config.lora
+    opened = open_folder(source)
+    check_vocabulary(opened.meta, vocabulary.sha256, "this run")
+    found, wanted = ModelConfig.from_json(opened.meta["model"]).lora, backbone.config.lora
     if found not in (None, wanted):
         raise UserError(
             f"init_from {source} has {_told(found)}, this run has {_told(wanted)}; give it the same, or merge them: "
             f"rt2 export --merge-lora --checkpoint {source}"
         )
-    path, _ = params_path(source)
     if found == wanted:
-        return restore_params(path, program.state.params)
+        return restore_params(opened.params, program.state.params)
     of_lora = trainable_paths(program.state.params, LORA_FREEZE)
     drawn, stored = split_params(program.state.params, of_lora)
     draw = jax.jit(lambda rng: split_params(backbone.init(rng), of_lora)[0], out_shardings=_shardings(drawn))
-    return merge_params(draw(rng), restore_params(path, stored))
+    return merge_params(draw(rng), restore_params(opened.params, stored))
 
 
 def _shardings(abstract: Any) -> Any:

@@ -10,8 +10,11 @@ import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict
 
 from rt2_jax.convert.params_folder import ParamsReader
+from rt2_jax.files.writing import seal
 from rt2_jax.models import EncoderDecoderConfig, ModelConfig, PrefixLmConfig, VitConfig, make_backbone
-from rt2_jax.train.bundle import COMMIT_FILE, PARAMS_DIR, params_path, pretrained_meta, write_meta
+from rt2_jax.train.bundle import PRETRAINED_KIND, open_folder
+from rt2_jax.train.bundle_meta import pretrained_meta, write_meta
+from rt2_jax.train.steps import COMMIT_FILE, PARAMS_DIR
 
 VIT = VitConfig(patch_size=4, width=16, layers=2, heads=2, head_dim=8, mlp=24)
 T5 = EncoderDecoderConfig(width=12, encoder_layers=2, decoder_layers=3, heads=2, head_dim=4, mlp=20)
@@ -50,12 +53,13 @@ def native_folder(path: pathlib.Path, config: ModelConfig, dtype: str = "float32
         checkpointer.save((path / PARAMS_DIR).resolve(), params)
     (path / PARAMS_DIR / COMMIT_FILE).write_text("complete\n")
     write_meta(path, pretrained_meta(config, None, []), None)
+    seal(path, PRETRAINED_KIND)
     return path
 
 
 def stored(path: pathlib.Path) -> dict[str, np.ndarray]:
     """Every parameter of a folder of ours, in the dtype that it is stored in."""
-    reader = ParamsReader(params_path(path)[0])
+    reader = ParamsReader(open_folder(path).params)
     return {name: reader.read(name) for name in reader.shapes}
 
 

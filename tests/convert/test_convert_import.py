@@ -16,9 +16,12 @@ from rt2_jax.convert.params_folder import CHUNK_BYTES, chunk_shape
 from rt2_jax.convert.plan import parse_setting
 from rt2_jax.convert.resample import resample_positions
 from rt2_jax.errors import UserError
+from rt2_jax.evaluate.run import make_policy
 from rt2_jax.models import ModelConfig, make_backbone
 from rt2_jax.tokens import Vocabulary
-from rt2_jax.train.bundle import load_bundle, load_model, read_meta
+from rt2_jax.tokens.adapt import adapt_vocabulary
+from rt2_jax.train.bundle import load_bundle, load_model, open_folder
+from rt2_jax.train.bundle_meta import read_meta
 from tests.convert.models import MODELS, PALI, assert_same, native_folder, stored
 
 VISION = "vision/position_embedding"
@@ -59,7 +62,7 @@ def test_a_tower_and_a_language_model_that_never_met(t5, siglip, tmp_path):
     # It is what the model's own init gives, and restores as a model.
     fresh = make_backbone(imported.config).init(jax.random.key(0))
     np.testing.assert_array_equal(kernel, fresh["image_projection"]["kernel"])
-    params = load_model(tmp_path / "out")[1]
+    params = load_model(open_folder(tmp_path / "out"))[1]
     assert all(isinstance(leaf, jax.Array) and leaf.dtype == np.float32 for leaf in jax.tree.leaves(params))
     config = ModelConfig.from_json(read_meta(tmp_path / "out")["model"])
     assert (config.num_images, config.image_size, config.tokens_per_image) == (1, 16, 16)
@@ -164,10 +167,15 @@ def test_settings_change_the_config(t5, tmp_path):
         parse_setting("remat")
 
 
-def test_pretrained_weights_know_no_robot(t5, tmp_path):
+def test_pretrained_weights_know_no_robot(t5, foreign, tmp_path):
+    (tmp_path / "t5.model").write_bytes(foreign.train("t5"))
+    vocabulary = adapt_vocabulary(tmp_path / "t5.model", tmp_path / "adapted.model", corpus=foreign.CORPUS)
     import_weights(tmp_path / "out", text=t5)
-    with pytest.raises(UserError, match="pretrained weights that know no robot .*; train from them"):
+    with pytest.raises(UserError, match="has no vocabulary to read and write text with"):
         load_bundle(tmp_path / "out")
+    import_weights(tmp_path / "out", text=t5, vocabulary=vocabulary)
+    with pytest.raises(UserError, match="weights that know no robot .*; train from them"):
+        make_policy(load_bundle(tmp_path / "out"))
 
 
 def test_nothing_is_left_when_it_fails_and_the_old_folder_stays(t5, tmp_path):

@@ -15,7 +15,7 @@ from rt2_jax.convert.importer import import_weights
 from rt2_jax.convert.params_folder import ParamsReader
 from rt2_jax.errors import UserError
 from rt2_jax.models.config import LoraConfig
-from rt2_jax.train.bundle import params_path
+from rt2_jax.train.bundle import open_folder
 from tests.convert.models import MODELS, PALI, assert_same, native_folder, stored
 
 ROUTES = [
@@ -67,7 +67,7 @@ def test_large_models_are_cut_into_files(tmp_path, monkeypatch):
 @pytest.mark.parametrize("scanned", [False, True])
 def test_a_big_vision_vit_goes_out_and_in(scanned, tmp_path):
     folder = native_folder(tmp_path / "ours", PALI)
-    reader = ParamsReader(params_path(folder)[0])
+    reader = ParamsReader(open_folder(folder).params)
     layout = big_vision_layout.vit_layout(PALI.vision, scanned)
     sinks.write_npz(tmp_path / "vit.npz", foreign_tensors(layout, reader))
     imported = import_weights(tmp_path / "again", model=folder, vision=tmp_path / "vit.npz")
@@ -83,7 +83,8 @@ def test_a_big_vision_vit_goes_out_and_in(scanned, tmp_path):
 
 def test_a_file_with_both_of_siglips_towers(tmp_path):
     folder = native_folder(tmp_path / "ours", PALI)
-    tower = foreign_tensors(big_vision_layout.siglip_layout(PALI.vision, True), ParamsReader(params_path(folder)[0]))
+    reader = ParamsReader(open_folder(folder).params)
+    tower = foreign_tensors(big_vision_layout.siglip_layout(PALI.vision, True), reader)
     rest = {"txt/Embed_0/embedding": np.ones((4, 2)), "img/MAPHead_0/probe": np.ones((1, 1, 16)), "t": np.ones(1)}
     sinks.write_npz(tmp_path / "siglip.npz", [*tower, *rest.items()])
     import_weights(tmp_path / "again", model=folder, vision=tmp_path / "siglip.npz")
@@ -97,14 +98,15 @@ import sys
 import jax, numpy as np, pathlib
 from rt2_jax.models import ModelConfig, make_backbone
 from rt2_jax.parallel import make_mesh, shardings
-from rt2_jax.train.bundle import load_model, read_meta
+from rt2_jax.train.bundle import load_model, open_folder
 from tests.convert.models import flat, stored
 
 folder = pathlib.Path(sys.argv[1])
-backbone = make_backbone(ModelConfig.from_json(read_meta(folder)["model"]))
+opened = open_folder(folder)
+backbone = make_backbone(ModelConfig.from_json(opened.meta["model"]))
 mesh = make_mesh({"fsdp": 2, "tensor": 2})
 shapes = jax.eval_shape(backbone.init, jax.random.key(0))
-params = flat(load_model(folder, shardings(backbone.logical_axes(), mesh, shapes))[1])
+params = flat(load_model(opened, shardings(backbone.logical_axes(), mesh, shapes))[1])
 kernel = params["decoder/blocks/mlp/up/kernel"]
 assert kernel.addressable_shards[0].data.shape == (3, 6, 10), kernel.addressable_shards[0].data.shape
 for path, array in stored(folder).items():

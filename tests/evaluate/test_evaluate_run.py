@@ -1,7 +1,7 @@
 """`evaluate` from a bundle to the two files, with a real but very small model."""
 
-import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -12,14 +12,15 @@ from rt2_jax.actions import ActionBins, load_card
 from rt2_jax.data.records import PreparedIndex, Record, encode_record, index_to_json, prepared_dir
 from rt2_jax.errors import UserError
 from rt2_jax.evaluate.report import read_report
-from rt2_jax.evaluate.run import bundle_hash, evaluate
+from rt2_jax.evaluate.run import describe_checkpoint, evaluate
 from rt2_jax.inputs.images import encode_jpeg
 from rt2_jax.inputs.prompts import locate_prompt, robot_prompt
 from rt2_jax.models.backbone import make_backbone
 from rt2_jax.models.config import EncoderDecoderConfig, ModelConfig, VitConfig
 from rt2_jax.tokens.action_text import action_text
 from rt2_jax.tokens.vocabulary import DEFAULT_VOCABULARY, Vocabulary
-from rt2_jax.train.bundle import bundle_meta, load_bundle, save_bundle
+from rt2_jax.train.bundle import load_bundle, save_bundle
+from rt2_jax.train.bundle_meta import bundle_meta
 
 CARD = DEFAULT_VOCABULARY.parents[1] / "cards" / "tabletop.json"
 SIZE = 24
@@ -104,16 +105,18 @@ def test_everything_from_a_bundle_to_the_files(workplace, tmp_path, capsys):
     assert page.count("<figure") == 4 and "How it was trained" in page
 
 
-def test_the_hash_is_of_the_content(workplace, tmp_path):
+def test_the_identity_is_of_the_content(workplace, tmp_path):
     bundle = load_bundle(workplace / "policy")
-    save_bundle(tmp_path / "copy", bundle.params, bundle.meta, bundle.vocabulary)
-    assert bundle_hash(load_bundle(tmp_path / "copy")) == bundle_hash(bundle)
+    shutil.copytree(workplace / "policy", tmp_path / "copy")
+    assert describe_checkpoint(load_bundle(tmp_path / "copy")).sha256 == bundle.identity
     nudged = jax.tree.map(lambda leaf: leaf + 1e-6 * (leaf.ndim == 1), bundle.params)
-    changed = [
-        dataclasses.replace(bundle, params=nudged),
-        dataclasses.replace(bundle, bins=dataclasses.replace(bundle.bins, decoding="rt1")),
-    ]
-    assert len({bundle_hash(one) for one in (bundle, *changed)}) == 3
+    other_bins = {**bundle.meta, "bins": {**bundle.meta["bins"], "decoding": "rt1"}}
+    identities = {
+        bundle.identity,
+        save_bundle(tmp_path / "nudged", nudged, bundle.meta, bundle.vocabulary),
+        save_bundle(tmp_path / "bins", bundle.params, other_bins, bundle.vocabulary),
+    }
+    assert len(identities) == 3
 
 
 @pytest.mark.parametrize(

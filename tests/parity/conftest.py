@@ -7,7 +7,7 @@ import torch
 import transformers
 
 from rt2_jax.convert.importer import import_weights
-from rt2_jax.train.bundle import load_model
+from rt2_jax.train.bundle import load_model, open_folder
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
@@ -32,7 +32,7 @@ def load(folder, tmp_path, role="model", settings=None, **arguments):
     imported = import_weights(
         tmp_path / "ours", **{role: folder}, settings={**FLOAT32, **(settings or {})}, **arguments
     )
-    backbone, params, _ = load_model(tmp_path / "ours")
+    backbone, params = load_model(open_folder(tmp_path / "ours"))
     assert backbone.config == imported.config
     return backbone, params
 

@@ -11,10 +11,13 @@ import pytest
 from rt2_jax.actions.bins import ActionBins
 from rt2_jax.actions.card import load_card
 from rt2_jax.errors import UserError
+from rt2_jax.files.manifest import read_manifest
+from rt2_jax.files.writing import seal
 from rt2_jax.models.backbone import make_backbone
 from rt2_jax.tokens.adapt import adapt_vocabulary
 from rt2_jax.tokens.vocabulary import Vocabulary
-from rt2_jax.train.bundle import bundle_meta, load_bundle, model_hash, save_bundle
+from rt2_jax.train.bundle import BUNDLE_KIND, load_bundle, open_folder, save_bundle
+from rt2_jax.train.bundle_meta import BUNDLE_FORMAT, bundle_meta, model_hash
 from rt2_jax.train.config import make_config
 from rt2_jax.train.resolve import model_config
 
@@ -43,7 +46,7 @@ def bundle(parts, tmp_path):
 
 def test_it_loads_to_what_was_saved(bundle, parts):
     loaded = load_bundle(bundle)
-    assert loaded.meta == parts[1] and loaded.meta["step"] == 7
+    assert loaded.meta == parts[1] and loaded.meta["step"] == 7 and loaded.meta["format"] == BUNDLE_FORMAT
     assert loaded.card == load_card("tabletop") and loaded.bins == ActionBins(loaded.card.space)
     for a, b in zip(jax.tree.leaves(loaded.params), jax.tree.leaves(parts[0]), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -84,9 +87,12 @@ def test_one_that_cannot_fit_is_refused_and_the_old_one_stays(bundle, parts, tmp
 
 
 def change_meta(**changes):
+    """Somebody's edit of bundle.json, sealed again by their own hand: what is inside must still fit together."""
+
     def change(path):
         meta = json.loads((path / "bundle.json").read_text())
         (path / "bundle.json").write_text(json.dumps({**meta, **changes}))
+        seal(path, BUNDLE_KIND)
 
     return change
 
@@ -96,14 +102,38 @@ def cut_weights(path):
         file.write_bytes(file.read_bytes()[:10])
 
 
+def without_hashes(path):
+    """The bundle as the first releases wrote it."""
+    change_meta(format=1)(path)
+    (path / "manifest.json").unlink()
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (lambda path: (path / "bundle.json").unlink(), "has no bundle.json; name a bundle or a run directory"),
         (lambda path: (path / "bundle.json").write_text("{"), "is not JSON"),
-        (change_meta(format=99), "has format 99, this release reads 1"),
+        (change_meta(format=99), "has format 99, this release reads 1 to 2"),
         (change_meta(grammar={"sha256": "f" * 64}), "is not the bundle's ffffffffffff"),
         (change_meta(vocabulary={"file": "vocabulary.model", "sha256": "e" * 64}), "is not eeeeeeeeeeee"),
+        (lambda path: (path / "vocabulary.model").unlink(), "vocabulary.model is missing"),
+        (lambda path: (path / "vocabulary.model").write_bytes(b"x"), "vocabulary.model has 1 bytes instead of"),
+        (lambda path: (path / "params" / "commit_success.txt").unlink(), "params/commit_success.txt is missing"),
+        (lambda path: (path / "params" / "manifest.ocdbt").unlink(), "params/manifest.ocdbt is missing"),
+        (cut_weights, "has 10 bytes instead of"),
+        (lambda path: (path / "manifest.json").unlink(), "manifest.json is missing, so it is not whole"),
+        (lambda path: (path / "params" / "stray").write_text("x"), "params/stray does not belong to it"),
+    ],
+)
+def test_what_is_damaged_is_named(bundle, damage, message):
+    damage(bundle)
+    with pytest.raises(UserError, match=message):
+        load_bundle(bundle)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
         (lambda path: (path / "vocabulary.model").unlink(), "vocabulary.model does not exist"),
         (lambda path: (path / "vocabulary.model").write_bytes(b"x"), "is not a SentencePiece model"),
         (lambda path: (path / "params" / "commit_success.txt").unlink(), "holds no complete weights"),
@@ -111,10 +141,84 @@ def cut_weights(path):
         (cut_weights, "cannot be read"),
     ],
 )
-def test_what_is_damaged_is_named(bundle, damage, message):
+def test_a_bundle_without_hashes_shows_what_it_can(bundle, damage, message, caplog):
+    without_hashes(bundle)
+    assert load_bundle(bundle).meta["step"] == 7
+    assert "without hashes, so its bytes are taken on trust; export it again" in caplog.text
     damage(bundle)
     with pytest.raises(UserError, match=message):
         load_bundle(bundle)
+
+
+def flip(path, bit):
+    data = bytearray(path.read_bytes())
+    data[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(data)
+
+
+def test_no_flipped_bit_loads(bundle):
+    rng = np.random.default_rng(0)
+    files = [path for path in sorted(bundle.rglob("*")) if path.is_file()]
+    for path in files:
+        for bit in rng.integers(0, 8 * path.stat().st_size, 6):
+            flip(path, bit)
+            with pytest.raises(UserError):
+                open_folder(bundle)
+            flip(path, bit)
+    assert open_folder(bundle).identity == read_manifest(bundle).identity
+
+
+def test_weights_of_another_bundle_do_not_load(bundle, parts, tmp_path):
+    params = jax.tree.map(lambda leaf: leaf + 1, parts[0])
+    save_bundle(tmp_path / "other", params, *parts[1:])
+    shutil.rmtree(bundle / "params")
+    shutil.copytree(tmp_path / "other" / "params", bundle / "params")
+    with pytest.raises(UserError, match="params/"):
+        load_bundle(bundle)
+
+
+def test_what_is_not_verified_is_told_by_names_and_sizes_alone(bundle):
+    flip(next((bundle / "params").glob("ocdbt.process_*/d/*")), 77)
+    assert open_folder(bundle, verify=False).meta["step"] == 7
+    (bundle / "params" / "_METADATA").unlink()
+    with pytest.raises(UserError, match="_METADATA is missing"):
+        open_folder(bundle, verify=False)
+
+
+def raised(space, field, value):
+    return {**space, field: [value if i == 3 else old for i, old in enumerate(space[field])]}
+
+
+def test_bounds_that_are_not_the_cards_are_refused(bundle, parts):
+    bins = parts[1]["bins"]
+    change_meta(bins={**bins, "space": raised(bins["space"], "high", 9.0)})(bundle)
+    with pytest.raises(UserError, match=r"bins and card differ in space.high: \[.*9.0.*\] and \["):
+        load_bundle(bundle)
+
+
+WRONG_META = [
+    {"model": 5}, {"model": {}}, {"vocabulary": []}, {"vocabulary": {"file": "../x", "sha256": "e" * 64}},
+    {"vocabulary": {"file": "/etc/passwd", "sha256": "e" * 64}}, {"vocabulary": {"file": "vocabulary.model"}},
+    {"card": 3}, {"card": None}, {"bins": None}, {"bins": {"space": 1}}, {"grammar": "x"}, {"grammar": {"sha256": 3}},
+    {"prompt_len": "8"}, {"prompt_len": 0}, {"prompt_len": 10**30}, {"target_len": None}, {"image_size": 31},
+    {"step": -1}, {"step": True}, {"tasks": {"a": "b"}}, {"tasks": 7}, {"format": "2"}, {"format": True},
+    {"sources": "x"}, {"exported_from": "y"}, {"surprise": 1},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", WRONG_META, ids=str)
+def test_a_wrong_field_of_bundle_json_is_one_line(bundle, changes):
+    change_meta(**changes)(bundle)
+    with pytest.raises(UserError) as told:
+        load_bundle(bundle)
+    assert "\n" not in str(told.value) and "bundle.json" in str(told.value)
+
+
+def test_weights_that_were_shown_no_robot_load_without_actions(bundle, parts, tmp_path):
+    meta = {**parts[1], "card": None, "bins": None, "grammar": None}
+    save_bundle(tmp_path / "vlm", parts[0], meta, parts[2])
+    loaded = load_bundle(tmp_path / "vlm")
+    assert loaded.card is None and loaded.bins is None and loaded.meta["prompt_len"] == 8
 
 
 def test_weights_of_another_model_are_refused(bundle, parts):
