@@ -259,9 +259,7 @@ def _typed_leaf(value: Any, base: Any, where: str, path: str) -> Any:
     return typed
 
 
-def _check_limits(
-    typed: Any, value: Any, hint: Any, limits: tuple[msgspec.Meta, ...], where: str, path: str
-) -> None:
+def _check_limits(typed: Any, value: Any, hint: Any, limits: tuple[msgspec.Meta, ...], where: str, path: str) -> None:
     finite = not isinstance(typed, float) or math.isfinite(typed)
     inside = finite
     if finite and limits:
