@@ -1,6 +1,6 @@
 """rt2 train, eval and sample: make a checkpoint, and ask what it can do."""
 
-from rt2_jax.cli.parsing import add_verb, names, path
+from rt2_jax.cli.parsing import MAX_JAX_SEED, MAX_SEED, add_verb, count, names, number, path, text
 from rt2_jax.errors import UserError
 
 ANSWER_LEN = 64  # tokens of an answer by a model that was never told how long its targets are
@@ -14,7 +14,9 @@ def add_train(verbs) -> None:
         "Run again with the same workdir to go on from its last checkpoint, on any number of hosts.\n"
         "Exit code 42 means: stopped by SIGTERM with everything saved, start me again.",
     )  # fmt: skip
-    train.add_argument("--config", required=True, help="the config file; --config.KEY=VALUE sets one of its values")
+    train.add_argument(
+        "--config", type=path, required=True, help="the config file; --config.KEY=VALUE sets one of its values"
+    )
     train.add_argument("--workdir", type=path, required=True, help="checkpoints, metrics and the config go here")
 
 
@@ -39,11 +41,19 @@ def add_eval(verbs) -> None:
     evaluate.add_argument("--splits", type=names, default=None, help="comma-separated splits (default: all)")
     evaluate.add_argument("--skills", type=names, default=None, help="comma-separated skills (default: all)")
     evaluate.add_argument("--tasks", type=names, default=None, help="comma-separated prepared tasks (default: all)")
-    evaluate.add_argument("--episodes", type=int, default=20, help="episodes for each skill of a split (default 20)")
-    evaluate.add_argument("--examples", type=int, default=256, help="held-out examples for each task (default 256)")
+    evaluate.add_argument(
+        "--episodes", type=count(0, 100_000), default=20,
+        help="episodes for each skill of a split, %(type)s (default 20); 0 leaves the closed loop out",
+    )  # fmt: skip
+    evaluate.add_argument(
+        "--examples", type=count(1, 10_000_000), default=256,
+        help="held-out examples for each task, %(type)s (default 256)",
+    )  # fmt: skip
     evaluate.add_argument("--mode", choices=("action", "plan"), default="action", help="plan: think before each action")
     evaluate.add_argument("--no-controls", action="store_true", help="leave out the controls")
-    evaluate.add_argument("--seed", type=int, default=0, help="another seed, other episodes (default 0)")
+    evaluate.add_argument(
+        "--seed", type=count(0, MAX_SEED), default=0, help="another seed, other episodes: %(type)s (default 0)"
+    )
 
 
 def _eval(arguments) -> None:
@@ -77,11 +87,13 @@ def add_sample(verbs) -> None:
     )  # fmt: skip
     sample.add_argument("--image", type=path, required=True, help="an image file; resized to the model's frames")
     asked = sample.add_mutually_exclusive_group(required=True)
-    asked.add_argument("--instruction", help='what the robot is told, e.g. "pick up the red cube"')
-    asked.add_argument("--prompt", help='any text, e.g. "Answer in en: what number is on the table?"')
+    asked.add_argument("--instruction", type=text, help='what the robot is told, e.g. "pick up the red cube"')
+    asked.add_argument("--prompt", type=text, help='any text, e.g. "Answer in en: what number is on the table?"')
     sample.add_argument("--mode", choices=("action", "plan"), default="action", help="plan: think before the action")
-    sample.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
-    sample.add_argument("--seed", type=int, default=0, help="for a temperature above 0")
+    sample.add_argument("--temperature", type=number(0.0, 100.0), default=0.0, help="%(type)s; 0 is greedy (default)")
+    sample.add_argument(
+        "--seed", type=count(0, MAX_JAX_SEED), default=0, help="for a temperature above 0: %(type)s (default 0)"
+    )
 
 
 def _sample(arguments) -> None:

@@ -3,8 +3,10 @@
 import contextlib
 from collections.abc import Iterator
 
-from rt2_jax.cli.parsing import add_verb, path
+from rt2_jax.cli.parsing import MAX_JAX_SEED, add_verb, count, path, pattern, text
 from rt2_jax.errors import UserError
+
+MAX_LENGTH = 1_000_000  # tokens; nobody counts longer texts, and all figures stay within 64 bits
 
 
 def add_convert(verbs) -> None:
@@ -23,24 +25,28 @@ def add_convert(verbs) -> None:
     convert.add_argument("--text", type=path, default=None, help="a checkpoint that gives the language model")
     convert.add_argument("--out", type=path, required=True, help="the folder to write")
     convert.add_argument("--vocabulary", type=path, default=None, help="SentencePiece model of the tokens")
-    convert.add_argument("--size", default=None, help="build this named size (default: what the checkpoints hold)")
     convert.add_argument(
-        "--set", dest="settings", action="append", default=[], metavar="KEY=VALUE",
+        "--size", type=text, default=None, help="build this named size (default: what the checkpoints hold)"
+    )
+    convert.add_argument(
+        "--set", dest="settings", type=text, action="append", default=[], metavar="KEY=VALUE",
         help="change the model's config, e.g. image_size=448 (positions are resampled), num_images=2,\n"
         "text.activation=silu; repeatable",
     )  # fmt: skip
     convert.add_argument(
-        "--ignore", action="append", default=[], metavar="REGEX",
+        "--ignore", type=pattern, action="append", default=[], metavar="REGEX",
         help="parameters of a checkpoint that are not wanted, e.g. 'decoder/.*'; repeatable",
     )  # fmt: skip
     convert.add_argument(
-        "--new", action="append", default=[], metavar="REGEX",
+        "--new", type=pattern, action="append", default=[], metavar="REGEX",
         help="parameters that no checkpoint gives, drawn at random; repeatable",
     )  # fmt: skip
     convert.add_argument(
         "--dtype", choices=("float32", "bfloat16"), default=None, help="how weights are stored (default: as they come)"
     )
-    convert.add_argument("--seed", type=int, default=0, help="for what is drawn")
+    convert.add_argument(
+        "--seed", type=count(0, MAX_JAX_SEED), default=0, help="for what is drawn: %(type)s (default 0)"
+    )
 
 
 def _convert(arguments) -> None:
@@ -122,9 +128,17 @@ def add_sizes(verbs) -> None:
         "All is counted from shapes, nothing is allocated. docs/models.md says what is left out, and where the sizes\n"
         "come from.",
     )  # fmt: skip
-    sizes.add_argument("--size", default=None, metavar="NAME", help="one size by its parts (default: all sizes)")
-    sizes.add_argument("--prompt-len", type=int, default=128, metavar="N", help="tokens of a prompt (default 128)")
-    sizes.add_argument("--target-len", type=int, default=64, metavar="N", help="tokens of a target (default 64)")
+    sizes.add_argument(
+        "--size", type=text, default=None, metavar="NAME", help="one size by its parts (default: all sizes)"
+    )
+    sizes.add_argument(
+        "--prompt-len", type=count(1, MAX_LENGTH), default=128, metavar="N",
+        help="tokens of a prompt, %(type)s (default 128)",
+    )  # fmt: skip
+    sizes.add_argument(
+        "--target-len", type=count(1, MAX_LENGTH), default=64, metavar="N",
+        help="tokens of a target, %(type)s (default 64)",
+    )  # fmt: skip
     sizes.add_argument("--markdown", action="store_true", help="print Markdown, as in docs/models.md")
 
 
