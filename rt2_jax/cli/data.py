@@ -120,10 +120,17 @@ def _data_inspect(arguments) -> None:
 
 
 def _data_vocabulary(arguments) -> None:
+    from rt2_jax.files.places import check_file
     from rt2_jax.sim.corpus import corpus
     from rt2_jax.tokens.adapt import adapt_vocabulary, read_corpus
     from rt2_jax.tokens.train_vocabulary import train_vocabulary
 
+    if arguments.out.suffix != ".model":
+        raise UserError(f"--out is {arguments.out}; give it a name that ends in .model")
+    for source in (arguments.adapt, arguments.overwrite_by):
+        if source is not None and arguments.out.exists() and source.exists() and arguments.out.samefile(source):
+            raise UserError(f"--out is {source}, which is read; give it another name")
+    check_file(arguments.out)
     if arguments.adapt is None:
         if arguments.family or arguments.overwrite_by:
             raise UserError("--family and --overwrite-by change a public model's file; name it with --adapt")

@@ -116,6 +116,8 @@ def _users_fault(error: Exception) -> str | None:
         named = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
         reason = error.strerror or os.strerror(error.errno)
         return f"{named or 'the system'}: {reason}; {_FIXES.get(error.errno, 'choose another path')}"
+    if isinstance(error, FloatingPointError):  # a model whose output means nothing
+        return f"{error}; its weights are damaged or diverged: use another checkpoint"
     if isinstance(error, MemoryError):
         return f"no memory left ({error or 'MemoryError'}); ask for less at once, or take a larger machine"
     if isinstance(error, RecursionError):

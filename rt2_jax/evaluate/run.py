@@ -16,16 +16,18 @@ from rich.console import Console
 
 from rt2_jax.actions.card import card_to_json
 from rt2_jax.data.progress import progress_bar
-from rt2_jax.data.records import prepared_dir, prepared_tasks
+from rt2_jax.data.records import again, prepared_dir, prepared_tasks, read_index
 from rt2_jax.decode.policy import Policy, TextModel
 from rt2_jax.errors import UserError
 from rt2_jax.evaluate import offline, terminal
 from rt2_jax.evaluate.background import training_curves
 from rt2_jax.evaluate.document import Checkpoint, Provenance, build_report, describe_machine, installed_versions
-from rt2_jax.evaluate.report import write_report
+from rt2_jax.evaluate.report import REPORT_HTML, REPORT_JSON, write_report
 from rt2_jax.evaluate.results import CONTROLS, ActionScores, ClosedLoopResult, WebScores
+from rt2_jax.files.places import check_file
+from rt2_jax.inputs.prompts import check_text
 from rt2_jax.tokens.grammar import build_grammar, text_grammar
-from rt2_jax.train.bundle import LoadedBundle, load_bundle, load_pretrained, model_hash
+from rt2_jax.train.bundle import LoadedBundle, load_bundle, load_pretrained, model_hash, read_meta
 from rt2_jax.train.metrics import METRICS_FILE, read_metrics
 
 if TYPE_CHECKING:  # the simulator is an extra
@@ -84,6 +86,7 @@ def make_policy(bundle: LoadedBundle, **sampling: Any) -> Policy:
 
 def make_text_model(folder: pathlib.Path, prompt: str, **sampling: Any) -> TextModel:
     """Converted weights as a model to be asked in text, with room for `prompt`."""
+    check_text("prompt", prompt)
     backbone, params, vocabulary = load_pretrained(folder)
     return TextModel(
         backbone,
@@ -183,6 +186,21 @@ def run_offline(
     return scores, web
 
 
+def _check_reads(folder: pathlib.Path, data: pathlib.Path | None, tasks: Sequence[str]) -> None:
+    """Refuses, before any work, a checkpoint that knows no robot or reads other tokens than the tasks hold."""
+    meta = read_meta(folder)
+    if meta["card"] is None:
+        raise UserError(f"{folder} holds pretrained weights that know no robot; name a run or a bundle trained on one")
+    known = meta["vocabulary"]["sha256"]
+    for task in tasks:
+        prepared = read_index(data, task, SPLIT).vocabulary
+        if prepared != known:
+            raise UserError(
+                f"{task}/{SPLIT} was prepared with vocabulary {prepared[:12]}, {folder} has {known[:12]}; "
+                f"{again(task)} with the checkpoint's"
+            )
+
+
 def evaluate(
     checkpoint: str | pathlib.Path,
     out_dir: str | pathlib.Path,
@@ -233,10 +251,19 @@ def evaluate(
         raise UserError("nothing to evaluate: episodes is 0 and there is no data; give one of the two")
     if reference is not None and data_dir is None:
         raise UserError("a reference is compared on prepared data, and there is none; give --data as well")
+    if tasks and data_dir is None:
+        raise UserError(f"the tasks {', '.join(tasks)} are prepared data, and there is none; give --data as well")
+    if not episodes and (splits or skills):
+        chosen = ", ".join([*(splits or ()), *(skills or ())])
+        raise UserError(f"{chosen} would be driven in episodes, and their number is 0; give episodes, or leave it out")
     data = None if data_dir is None else pathlib.Path(data_dir)
     # What is asked for is checked here; the work starts below.
     held_out = held_out_tasks(data, tasks) if data else []
     jobs = closed_loop_jobs(splits, skills, episodes, seed, controls) if episodes else []
+    for folder in (checkpoint, *([] if reference is None else [reference])):
+        _check_reads(pathlib.Path(folder), data, held_out)
+    for name in (REPORT_JSON, REPORT_HTML):
+        check_file(pathlib.Path(out_dir) / name)
     bundle = load_bundle(checkpoint)
     described = describe_checkpoint(bundle)
     policy = make_policy(bundle)
