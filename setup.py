@@ -68,5 +68,5 @@ setup(
         "cuda": ["jax[cuda12]>=0.10,<0.11"],
         "dev": DEV + CONVERT + DATA + PARITY + SIM + TENSORBOARD,
     },
-    entry_points={"console_scripts": ["rt2=rt2_jax.cli:main"]},
+    entry_points={"console_scripts": ["rt2=rt2_jax.cli:entry"]},
 )

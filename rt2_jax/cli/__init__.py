@@ -1,57 +1,47 @@
-"""The command ``rt2``: data, convert, train, eval, sample, export, sizes. Verbs import what they need when run."""
+"""The command ``rt2``: data, convert, train, eval, sample, export, sizes.
 
-import argparse
-import logging
-import sys
-from collections.abc import Sequence
-
-from rt2_jax.cli.data import add_data
-from rt2_jax.cli.runs import add_eval, add_sample, add_train
-from rt2_jax.cli.weights import add_convert, add_export, add_sizes
-from rt2_jax.errors import UserError
-
-DESCRIPTION = """\
-RT-2 in JAX: vision-language-action models, co-fine-tuned on web and robot data.
-
-The main job, in four commands (make demo runs them with the sizes of a laptop):
-  rt2 data build   --data DATA                      write demonstrations (RLDS) and image-text data
-  rt2 data prepare --data DATA                      turn them into tokens, ready to be trained on
-  rt2 train --config configs/tabletop_demo.py --workdir RUN --config.data_dir=DATA
-  rt2 eval  --checkpoint RUN --data DATA --out REPORT
-
-Public weights come in by rt2 convert and go out by rt2 export; rt2 sizes says what each model holds and computes.
+``entry`` is what the shell starts, ``main`` what a program or a test calls. This module imports next to nothing, so
+that `entry` answers to Ctrl-C from its first moment, the imports of a verb included.
 """
 
+import os
 
-def build_parser() -> argparse.ArgumentParser:
-    """The whole command line, its help included."""
-    parser = argparse.ArgumentParser(
-        prog="rt2", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    add_data(verbs)
-    add_convert(verbs)
-    add_train(verbs)
-    add_eval(verbs)
-    add_sample(verbs)
-    add_export(verbs)
-    add_sizes(verbs)
-    return parser
+# Exit codes: the shell's 128 + a signal's number, and sysexits' EX_SOFTWARE for a defect of ours.
+WRONG = 2
+INTERNAL = 70
+INTERRUPTED = 130
+BROKEN_PIPE = 141
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command line. Exit code 0 on success, 2 for what the user can mend, 130 when interrupted."""
-    arguments, rest = build_parser().parse_known_args(argv)
-    if rest and arguments.verb != "train":
-        build_parser().error(f"unrecognised arguments: {' '.join(rest)}")
-    arguments.rest = rest
-    # Orbax warns of optional metadata that our params-only folders do not have.
-    logging.getLogger("absl").setLevel(logging.ERROR)
+def main(argv=None) -> int:
+    """Runs one command line (a list of words; None: this process's own).
+
+    Returns:
+        The exit code: 0 on success, 2 for what the user can fix, 130 when interrupted, 141 when the reader of its
+        output went away.
+
+    Raises:
+        SystemExit: help was asked for (0) or an argument is wrong (2).
+        Exception: a defect of ours.
+    """
+    from rt2_jax.cli import door
+
+    return door.main(argv)
+
+
+def entry() -> int:
+    """The console script: `main` with Ctrl-C in one line at any moment, and a log file for a defect of ours."""
     try:
-        return arguments.run(arguments) or 0
-    except UserError as error:
-        print(f"rt2: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("rt2: interrupted", file=sys.stderr)
-        return 130
+        from rt2_jax.cli import door
+
+        return door.entry()
+    except KeyboardInterrupt:  # before the door's own handler stood
+        os.write(2, b"rt2: interrupted\n")
+        os._exit(INTERRUPTED)
+
+
+def build_parser():
+    """The whole command line as an ``argparse.ArgumentParser``, its help included."""
+    from rt2_jax.cli.command_line import build_parser
+
+    return build_parser()

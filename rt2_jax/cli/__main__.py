@@ -2,6 +2,6 @@
 
 import sys
 
-from rt2_jax.cli import main
+from rt2_jax.cli import entry
 
-sys.exit(main())
+sys.exit(entry())

@@ -1,7 +1,9 @@
 """rt2 data: build, prepare and look at datasets, make vocabularies."""
 
-from rt2_jax.cli.parsing import add_verb, names, path, quiet_tensorflow
+from rt2_jax.cli.parsing import add_verb, count, names, number, path, quiet_tensorflow, text
 from rt2_jax.errors import UserError
+
+MAX_EXAMPLES = 2**36  # of a dataset: the streams of its scenes are numbered with so many bits
 
 
 def add_data(verbs) -> None:
@@ -15,15 +17,26 @@ def add_data(verbs) -> None:
         "build goes on where it stopped; the same arguments give the same bytes.",
     )  # fmt: skip
     build.add_argument("--data", type=path, required=True, help="the folder to write to")
-    build.add_argument("--robot-episodes", type=int, default=2000, help="demonstrations for training (default 2000)")
-    build.add_argument("--web-images", type=int, default=20000, help="web images for training (default 20000)")
-    build.add_argument("--image-size", type=int, default=96, help="side of a frame in pixels (default 96)")
-    build.add_argument("--seed", type=int, default=0, help="another seed, other scenes (default 0)")
     build.add_argument(
-        "--noise", type=float, default=0.15,
-        help="chance a step that the arm is thrown off the expert's path, whose way back is then shown (default 0.15)",
+        "--robot-episodes", type=count(0, MAX_EXAMPLES), default=2000,
+        help="demonstrations for training, %(type)s (default 2000)",
     )  # fmt: skip
-    build.add_argument("--workers", type=int, default=2, help="rendering processes (default 2)")
+    build.add_argument(
+        "--web-images", type=count(0, MAX_EXAMPLES), default=20000,
+        help="web images for training, %(type)s (default 20000)",
+    )  # fmt: skip
+    build.add_argument(
+        "--image-size", type=count(16, 512), default=96, help="side of a frame in pixels, %(type)s (default 96)"
+    )
+    build.add_argument(
+        "--seed", type=count(0, 2**20 - 1), default=0, help="another seed, other scenes: %(type)s (default 0)"
+    )
+    build.add_argument(
+        "--noise", type=number(0.0, 1.0), default=0.15,
+        help="chance a step that the arm is thrown off the expert's path, whose way back is then shown: %(type)s "
+        "(default 0.15)",
+    )  # fmt: skip
+    build.add_argument("--workers", type=count(1, 1024), default=2, help="rendering processes, %(type)s (default 2)")
     build.add_argument("--overwrite", action="store_true", help="replace datasets built with other arguments")
 
     prepare = add_verb(
@@ -34,7 +47,7 @@ def add_data(verbs) -> None:
     prepare.add_argument("--data", type=path, required=True, help="the folder that rt2 data build wrote to")
     which = prepare.add_mutually_exclusive_group()
     which.add_argument("--tasks", type=names, default=None, help="comma-separated tasks (default: all registered)")
-    which.add_argument("--mixture", default=None, help="the tasks of a mixture, e.g. tabletop_cofinetune_50")
+    which.add_argument("--mixture", type=text, default=None, help="the tasks of a mixture, e.g. tabletop_cofinetune_50")
     prepare.add_argument("--vocabulary", type=path, default=None, help="SentencePiece model (default: shipped)")
     prepare.add_argument("--task-modules", type=names, default=[], help="modules that register tasks of your own")
     prepare.add_argument("--overwrite", action="store_true", help="prepare again what is there")
@@ -60,7 +73,7 @@ def add_data(verbs) -> None:
     vocabulary.add_argument("--out", type=path, required=True, help="the .model file to write")
     vocabulary.add_argument("--adapt", type=path, default=None, metavar="FILE.model", help="a public model's file")
     vocabulary.add_argument(
-        "--family", default=None,
+        "--family", type=text, default=None,
         help="with --adapt, add this family's pieces: t5, mt5, umt5 (T5X's ids), umt5_hf (the Transformers port's), "
         "paligemma or gemma (default: add none)",
     )  # fmt: skip
@@ -107,10 +120,17 @@ def _data_inspect(arguments) -> None:
 
 
 def _data_vocabulary(arguments) -> None:
+    from rt2_jax.files.places import check_file
     from rt2_jax.sim.corpus import corpus
     from rt2_jax.tokens.adapt import adapt_vocabulary, read_corpus
     from rt2_jax.tokens.train_vocabulary import train_vocabulary
 
+    if arguments.out.suffix != ".model":
+        raise UserError(f"--out is {arguments.out}; give it a name that ends in .model")
+    for source in (arguments.adapt, arguments.overwrite_by):
+        if source is not None and arguments.out.exists() and source.exists() and arguments.out.samefile(source):
+            raise UserError(f"--out is {source}, which is read; give it another name")
+    check_file(arguments.out)
     if arguments.adapt is None:
         if arguments.family or arguments.overwrite_by:
             raise UserError("--family and --overwrite-by change a public model's file; name it with --adapt")

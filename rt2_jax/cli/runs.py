@@ -1,9 +1,18 @@
 """rt2 train, eval and sample: make a checkpoint, and ask what it can do."""
 
-from rt2_jax.cli.parsing import add_verb, names, path
+from rt2_jax.cli.parsing import (
+    MAX_JAX_SEED,
+    MAX_SEED,
+    add_no_verify,
+    add_verb,
+    count,
+    names,
+    number,
+    path,
+    text,
+    told_unverified,
+)
 from rt2_jax.errors import UserError
-
-ANSWER_LEN = 64  # tokens of an answer by a model that was never told how long its targets are
 
 
 def add_train(verbs) -> None:
@@ -14,7 +23,9 @@ def add_train(verbs) -> None:
         "Run again with the same workdir to go on from its last checkpoint, on any number of hosts.\n"
         "Exit code 42 means: stopped by SIGTERM with everything saved, start me again.",
     )  # fmt: skip
-    train.add_argument("--config", required=True, help="the config file; --config.KEY=VALUE sets one of its values")
+    train.add_argument(
+        "--config", type=path, required=True, help="the config file; --config.KEY=VALUE sets one of its values"
+    )
     train.add_argument("--workdir", type=path, required=True, help="checkpoints, metrics and the config go here")
 
 
@@ -39,16 +50,26 @@ def add_eval(verbs) -> None:
     evaluate.add_argument("--splits", type=names, default=None, help="comma-separated splits (default: all)")
     evaluate.add_argument("--skills", type=names, default=None, help="comma-separated skills (default: all)")
     evaluate.add_argument("--tasks", type=names, default=None, help="comma-separated prepared tasks (default: all)")
-    evaluate.add_argument("--episodes", type=int, default=20, help="episodes for each skill of a split (default 20)")
-    evaluate.add_argument("--examples", type=int, default=256, help="held-out examples for each task (default 256)")
+    evaluate.add_argument(
+        "--episodes", type=count(0, 100_000), default=20,
+        help="episodes for each skill of a split, %(type)s (default 20); 0 leaves the closed loop out",
+    )  # fmt: skip
+    evaluate.add_argument(
+        "--examples", type=count(1, 10_000_000), default=256,
+        help="held-out examples for each task, %(type)s (default 256)",
+    )  # fmt: skip
     evaluate.add_argument("--mode", choices=("action", "plan"), default="action", help="plan: think before each action")
     evaluate.add_argument("--no-controls", action="store_true", help="leave out the controls")
-    evaluate.add_argument("--seed", type=int, default=0, help="another seed, other episodes (default 0)")
+    evaluate.add_argument(
+        "--seed", type=count(0, MAX_SEED), default=0, help="another seed, other episodes: %(type)s (default 0)"
+    )
+    add_no_verify(evaluate)
 
 
 def _eval(arguments) -> None:
     from rt2_jax.evaluate.run import CONTROLS, evaluate
 
+    told_unverified(arguments)
     evaluate(
         arguments.checkpoint,
         arguments.out,
@@ -62,6 +83,7 @@ def _eval(arguments) -> None:
         mode=arguments.mode,
         controls=() if arguments.no_controls else CONTROLS,
         seed=arguments.seed,
+        verify=not arguments.no_verify,
     )
 
 
@@ -77,32 +99,43 @@ def add_sample(verbs) -> None:
     )  # fmt: skip
     sample.add_argument("--image", type=path, required=True, help="an image file; resized to the model's frames")
     asked = sample.add_mutually_exclusive_group(required=True)
-    asked.add_argument("--instruction", help='what the robot is told, e.g. "pick up the red cube"')
-    asked.add_argument("--prompt", help='any text, e.g. "Answer in en: what number is on the table?"')
+    asked.add_argument("--instruction", type=text, help='what the robot is told, e.g. "pick up the red cube"')
+    asked.add_argument("--prompt", type=text, help='any text, e.g. "Answer in en: what number is on the table?"')
     sample.add_argument("--mode", choices=("action", "plan"), default="action", help="plan: think before the action")
-    sample.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
-    sample.add_argument("--seed", type=int, default=0, help="for a temperature above 0")
+    sample.add_argument("--temperature", type=number(0.0, 100.0), default=0.0, help="%(type)s; 0 is greedy (default)")
+    sample.add_argument(
+        "--seed", type=count(0, MAX_JAX_SEED), default=0, help="for a temperature above 0: %(type)s (default 0)"
+    )
+    sample.add_argument(
+        "-v", "--verbose", action="store_true", help="say which checkpoint answers: step, card, identity"
+    )
+    add_no_verify(sample)
 
 
 def _sample(arguments) -> None:
     import jax
 
-    from rt2_jax.evaluate.run import make_policy, make_text_model
+    from rt2_jax.evaluate.run import ANSWER_LEN, make_policy, make_text_model
     from rt2_jax.inputs.images import decode_image
-    from rt2_jax.train.bundle import load_bundle, read_meta
+    from rt2_jax.train.bundle import load_bundle
 
     if not arguments.image.is_file():
         raise UserError(f"image {arguments.image} does not exist; name a JPEG or PNG file")
     images, rng = decode_image(arguments.image.read_bytes())[None], jax.random.key(arguments.seed)
-    if arguments.prompt is not None and read_meta(arguments.checkpoint)["card"] is None:
-        model = make_text_model(arguments.checkpoint, arguments.prompt, temperature=arguments.temperature)
-        print(model.answer(images, [arguments.prompt], ANSWER_LEN, rng)[0])
-        return
-    bundle = load_bundle(arguments.checkpoint)
-    policy = make_policy(bundle, temperature=arguments.temperature)
+    told_unverified(arguments)
+    bundle = load_bundle(arguments.checkpoint, verify=not arguments.no_verify)
+    if arguments.verbose:
+        step = "" if bundle.meta["step"] is None else f", step {bundle.meta['step']}"
+        card = bundle.card.name if bundle.card else "none"
+        print(f"{bundle.path}: {bundle.meta['model']['name']}{step}, card {card}, identity {bundle.identity}")
     if arguments.prompt is not None:
-        print(policy.answer(images, [arguments.prompt], bundle.meta["target_len"], rng)[0])
+        words = len(bundle.vocabulary.encode(arguments.prompt))
+        model = make_text_model(
+            bundle, bundle.meta.get("prompt_len") or max(1, words), temperature=arguments.temperature
+        )
+        print(model.answer(images, [arguments.prompt], bundle.meta.get("target_len") or ANSWER_LEN, rng)[0])
         return
+    policy = make_policy(bundle, temperature=arguments.temperature)
     output = policy.act(images, [arguments.instruction], arguments.mode, rng)
     print(output.text[0])
     space = bundle.bins.space

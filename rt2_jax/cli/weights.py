@@ -1,10 +1,22 @@
-"""rt2 convert, export and sizes: weights in and out, and what models hold."""
+"""rt2 convert, export, verify and sizes: weights in and out, and what models hold."""
 
 import contextlib
 from collections.abc import Iterator
 
-from rt2_jax.cli.parsing import add_verb, path
+from rt2_jax.cli.parsing import (
+    MAX_JAX_SEED,
+    add_no_verify,
+    add_overwrite,
+    add_verb,
+    count,
+    path,
+    pattern,
+    text,
+    told_unverified,
+)
 from rt2_jax.errors import UserError
+
+MAX_LENGTH = 1_000_000  # tokens; nobody counts longer texts, and all figures stay within 64 bits
 
 
 def add_convert(verbs) -> None:
@@ -23,24 +35,29 @@ def add_convert(verbs) -> None:
     convert.add_argument("--text", type=path, default=None, help="a checkpoint that gives the language model")
     convert.add_argument("--out", type=path, required=True, help="the folder to write")
     convert.add_argument("--vocabulary", type=path, default=None, help="SentencePiece model of the tokens")
-    convert.add_argument("--size", default=None, help="build this named size (default: what the checkpoints hold)")
     convert.add_argument(
-        "--set", dest="settings", action="append", default=[], metavar="KEY=VALUE",
+        "--size", type=text, default=None, help="build this named size (default: what the checkpoints hold)"
+    )
+    convert.add_argument(
+        "--set", dest="settings", type=text, action="append", default=[], metavar="KEY=VALUE",
         help="change the model's config, e.g. image_size=448 (positions are resampled), num_images=2,\n"
         "text.activation=silu; repeatable",
     )  # fmt: skip
     convert.add_argument(
-        "--ignore", action="append", default=[], metavar="REGEX",
+        "--ignore", type=pattern, action="append", default=[], metavar="REGEX",
         help="parameters of a checkpoint that are not wanted, e.g. 'decoder/.*'; repeatable",
     )  # fmt: skip
     convert.add_argument(
-        "--new", action="append", default=[], metavar="REGEX",
+        "--new", type=pattern, action="append", default=[], metavar="REGEX",
         help="parameters that no checkpoint gives, drawn at random; repeatable",
     )  # fmt: skip
     convert.add_argument(
         "--dtype", choices=("float32", "bfloat16"), default=None, help="how weights are stored (default: as they come)"
     )
-    convert.add_argument("--seed", type=int, default=0, help="for what is drawn")
+    convert.add_argument(
+        "--seed", type=count(0, MAX_JAX_SEED), default=0, help="for what is drawn: %(type)s (default 0)"
+    )
+    add_overwrite(convert)
 
 
 def _convert(arguments) -> None:
@@ -65,6 +82,7 @@ def _convert(arguments) -> None:
             new=arguments.new,
             dtype=arguments.dtype,
             seed=arguments.seed,
+            overwrite=arguments.overwrite,
             progress=progress,
         )
     report(imported, arguments.out)
@@ -94,6 +112,24 @@ def add_export(verbs) -> None:
         "--format", choices=("bundle", "transformers", "big_vision", "t5x"), default="bundle",
         help="transformers: PaliGemma, or T5 and SigLIP side by side; big_vision: .npz; t5x: the T5 (default bundle)",
     )  # fmt: skip
+    add_overwrite(export)
+    add_no_verify(export)
+
+
+def add_verify(verbs) -> None:
+    verify = add_verb(
+        verbs, "verify", _verify, "hold every byte of what rt2 wrote to its hash",
+        "PATH is a bundle, converted or exported weights, a run, a dataset, prepared data, or a folder with any of them\n"
+        "below it. Each has a manifest.json with the SHA-256 of every file and one identity over all of them; a run has\n"
+        "one in every step. Prints a table, and exits with 2 when anything is damaged.",
+    )  # fmt: skip
+    verify.add_argument("path", type=path, metavar="PATH", help="the folder")
+
+
+def _verify(arguments) -> None:
+    from rt2_jax.train.verify import verify
+
+    verify(arguments.path)
 
 
 def _export(arguments) -> None:
@@ -101,15 +137,29 @@ def _export(arguments) -> None:
         with _needs_convert():
             from rt2_jax.convert.exporter import export_weights
 
-        for line in export_weights(arguments.checkpoint, arguments.out, arguments.format):
+        if arguments.merge_lora:
+            raise UserError(f"--merge-lora makes a bundle, not {arguments.format}; export the merged bundle after that")
+        told_unverified(arguments)
+        for line in export_weights(
+            arguments.checkpoint,
+            arguments.out,
+            arguments.format,
+            overwrite=arguments.overwrite,
+            verify=not arguments.no_verify,
+        ):
             print(f"{arguments.out}: {line}")
         return
-    from rt2_jax.train.bundle import load_bundle, merge_bundle, save_bundle
+    from rt2_jax.files.writing import check_target
+    from rt2_jax.train.bundle import BUNDLE_KIND, load_bundle, merge_bundle, save_bundle
 
-    bundle = load_bundle(arguments.checkpoint)
+    target = {"sources": [arguments.checkpoint], "overwrite": arguments.overwrite}
+    check_target(arguments.out, BUNDLE_KIND, **target)
+    told_unverified(arguments)
+    bundle = load_bundle(arguments.checkpoint, verify=not arguments.no_verify)
     bundle = merge_bundle(bundle) if arguments.merge_lora else bundle
-    save_bundle(arguments.out, bundle.params, bundle.meta, bundle.vocabulary, arguments.dtype)
-    print(f"{arguments.out}: {bundle.meta['model']['name']} at step {bundle.meta['step']}, {arguments.dtype}")
+    meta = {**bundle.meta, "exported_from": bundle.identity}
+    identity = save_bundle(arguments.out, bundle.params, meta, bundle.vocabulary, arguments.dtype, **target)
+    print(f"{arguments.out}: {meta['model']['name']} at step {meta['step']}, {arguments.dtype}, identity {identity}")
 
 
 def add_sizes(verbs) -> None:
@@ -122,9 +172,17 @@ def add_sizes(verbs) -> None:
         "All is counted from shapes, nothing is allocated. docs/models.md says what is left out, and where the sizes\n"
         "come from.",
     )  # fmt: skip
-    sizes.add_argument("--size", default=None, metavar="NAME", help="one size by its parts (default: all sizes)")
-    sizes.add_argument("--prompt-len", type=int, default=128, metavar="N", help="tokens of a prompt (default 128)")
-    sizes.add_argument("--target-len", type=int, default=64, metavar="N", help="tokens of a target (default 64)")
+    sizes.add_argument(
+        "--size", type=text, default=None, metavar="NAME", help="one size by its parts (default: all sizes)"
+    )
+    sizes.add_argument(
+        "--prompt-len", type=count(1, MAX_LENGTH), default=128, metavar="N",
+        help="tokens of a prompt, %(type)s (default 128)",
+    )  # fmt: skip
+    sizes.add_argument(
+        "--target-len", type=count(1, MAX_LENGTH), default=64, metavar="N",
+        help="tokens of a target, %(type)s (default 64)",
+    )  # fmt: skip
     sizes.add_argument("--markdown", action="store_true", help="print Markdown, as in docs/models.md")
 
 

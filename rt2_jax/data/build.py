@@ -11,6 +11,9 @@ from rt2_jax.errors import UserError
 from rt2_jax.sim.catalog import SKILLS
 
 MAX_SEED = 2**20 - 1
+# What the renderer draws; its module is not imported here, for it brings OpenGL.
+MAX_IMAGE_SIZE = 512
+MAX_WORKERS = 1024
 
 
 def build(
@@ -34,9 +37,9 @@ def build(
         robot_episodes: successful demonstrations in the training split, skills in turn; a twentieth of that number
             more for validation. 0 leaves the dataset out.
         web_images: images in the training split, and again a twentieth more. 0 leaves the dataset out.
-        image_size: side of the frames in pixels.
+        image_size: side of the frames in pixels, 16 .. 512.
         seed: 0 .. 2**20 - 1; another one gives other scenes.
-        workers: rendering processes.
+        workers: rendering processes, 1 .. 1024.
         skills: what is demonstrated.
         noise: chance per step that a disturbance begins, whose correction is then demonstrated (DART).
         overwrite: replace folders that were built with other arguments.
@@ -49,7 +52,7 @@ def build(
         UserError: an argument out of its limits, a folder that holds something else, no OpenGL, a full disk.
     """
     data_dir = pathlib.Path(data_dir)
-    _check(robot_episodes, web_images, image_size, seed, skills, noise)
+    _check(robot_episodes, web_images, image_size, seed, workers, skills, noise)
     # TensorFlow comes in here and not with this module: the simulator's processes import the main script again, and
     # one that imports `build` must not bring TensorFlow to them.
     from rt2_jax.data.datasets import robot_source, web_source, write_datasets
@@ -64,12 +67,19 @@ def build(
 
 
 def _check(
-    robot_episodes: int, web_images: int, image_size: int, seed: int, skills: Sequence[str], noise: float
+    robot_episodes: int,
+    web_images: int,
+    image_size: int,
+    seed: int,
+    workers: int,
+    skills: Sequence[str],
+    noise: float,
 ) -> None:
     for name, value, low, high in (
         ("robot episodes", robot_episodes, 0, 2**36),
         ("web images", web_images, 0, 2**36),
-        ("image size", image_size, 16, 1024),
+        ("image size", image_size, 16, MAX_IMAGE_SIZE),
+        ("workers", workers, 1, MAX_WORKERS),
         ("seed", seed, 0, MAX_SEED),
         ("noise", noise, 0.0, 1.0),
     ):

@@ -12,8 +12,11 @@ from rt2_jax.data.reader import PreparedSplit
 from rt2_jax.data.records import SPLITS, PreparedIndex, prepared_dir, prepared_tasks, read_index
 from rt2_jax.data.schedule import make_schedule
 from rt2_jax.errors import UserError
+from rt2_jax.files.places import check_file
+from rt2_jax.files.writing import whole_file
 from rt2_jax.tokens.vocabulary import Vocabulary
 
+SHEET_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 _FRAME = 160
 _LINE = 13
 _TEXT_LINES = 8
@@ -33,7 +36,7 @@ def inspect(
     Args:
         data_dir: holds ``prepared``.
         tasks: None takes all that are prepared.
-        out: the PNG to write; None is ``<data_dir>/inspect.png``.
+        out: the PNG or JPEG to write; None is ``<data_dir>/inspect.png``.
         split: of the examples drawn.
         per_task: examples drawn of each task: one row of the sheet.
         vocabulary: that the tasks were prepared with; None is the shipped one.
@@ -42,7 +45,8 @@ def inspect(
         Text: a table of tasks, the shares of every mixture that they make up, and where the sheet is.
 
     Raises:
-        UserError: nothing is prepared, a task is not, or it was prepared with another vocabulary.
+        UserError: nothing is prepared, a task is not, it was prepared with another vocabulary, or `out` cannot be
+            written.
     """
     data_dir = pathlib.Path(data_dir)
     vocabulary = vocabulary or Vocabulary.load()
@@ -51,10 +55,19 @@ def inspect(
         raise UserError(f"{data_dir} holds no prepared task; run `rt2 data prepare` first")
     if per_task < 1:
         raise UserError(f"examples per task is {per_task}; choose at least 1")
-    rows = {name: examples(data_dir, name, split, per_task, vocabulary) for name in names}
+    unknown = [name for name in names if name not in prepared_tasks(data_dir)]
+    if unknown:
+        raise UserError(
+            f"task {unknown[0]!r} is not prepared in {data_dir}; choose from {', '.join(prepared_tasks(data_dir))}"
+        )
     out = pathlib.Path(out) if out else data_dir / "inspect.png"
+    if out.suffix.lower() not in SHEET_FORMATS:
+        raise UserError(f"{out} ends in {out.suffix!r}; name a file that ends in {' or '.join(SHEET_FORMATS)}")
+    check_file(out)
+    rows = {name: examples(data_dir, name, split, per_task, vocabulary) for name in names}
     out.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(rows).save(out)
+    with whole_file(out) as partial:
+        contact_sheet(rows).save(partial, SHEET_FORMATS[out.suffix.lower()])
     parts = [counts_table(data_dir, names), *shares_tables(names), f"examples of {split}: {out}"]
     return "\n\n".join(parts)
 

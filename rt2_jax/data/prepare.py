@@ -6,7 +6,6 @@ A split is written to a folder beside its place and renamed when it is whole. Im
 import collections
 import dataclasses
 import hashlib
-import importlib
 import io
 import pathlib
 import re
@@ -37,6 +36,7 @@ from rt2_jax.data.records import (
     read_index,
 )
 from rt2_jax.data.seqio_vocabulary import SeqioVocabulary
+from rt2_jax.data.task_modules import registered_by
 from rt2_jax.data.tfds_folder import INFO_NAME
 from rt2_jax.errors import UserError
 from rt2_jax.inputs.images import decode_image, encode_jpeg, resize_image
@@ -123,13 +123,7 @@ def _registered(
 ) -> list[str]:
     known: list[str] = []
     for module in modules:
-        try:
-            imported = importlib.import_module(module)
-        except ImportError as error:
-            raise UserError(f"task module {module!r} cannot be imported ({error}); put it on PYTHONPATH") from error
-        if not callable(getattr(imported, "register", None)):
-            raise UserError(f"task module {module!r} has no register(data_dir, vocabulary); define it")
-        known += imported.register(data_dir, vocabulary) or []
+        known += registered_by(module, data_dir, vocabulary)
     own = {*ROBOT, *WEB}
     if tasks is None and not modules or own & set(tasks or ()):
         known += tabletop.register(data_dir, vocabulary)

@@ -91,8 +91,9 @@ class TextModel:
         """
         texts = _texts(texts)
         for text in texts:
-            if not isinstance(text, str) or not text.strip():
-                raise UserError(f"prompt {text!r} is empty or no text; give at least one word")
+            prompts.check_text("prompt", text)
+            if not text.strip():
+                raise UserError(f"prompt {text!r} is empty; give at least one word")
         samples = self._sample(images, texts, "text", max_len, rng)
         return [self.vocabulary.decode(row) for row in samples.tokens]
 

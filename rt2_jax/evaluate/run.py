@@ -12,17 +12,18 @@ import jax
 from rich.console import Console
 
 from rt2_jax.data.progress import progress_bar
-from rt2_jax.data.records import action_meaning, prepared_dir, prepared_tasks, read_index
+from rt2_jax.data.records import action_meaning, again, prepared_dir, prepared_tasks, read_index
 from rt2_jax.decode.policy import Policy, TextModel
 from rt2_jax.errors import UserError
 from rt2_jax.evaluate import offline, terminal
 from rt2_jax.evaluate.background import training_curves
 from rt2_jax.evaluate.document import Checkpoint, Provenance, build_report, describe_machine, installed_versions
-from rt2_jax.evaluate.report import write_report
+from rt2_jax.evaluate.report import REPORT_HTML, REPORT_JSON, write_report
 from rt2_jax.evaluate.results import CONTROLS, ActionScores, ClosedLoopResult, WebScores
+from rt2_jax.files.places import check_file
 from rt2_jax.tokens.grammar import build_grammar, text_grammar
-from rt2_jax.train.bundle import LoadedBundle, Opened, load_bundle, open_folder
-from rt2_jax.train.bundle_meta import check_vocabulary
+from rt2_jax.train.bundle import LoadedBundle, load_bundle, open_folder
+from rt2_jax.train.bundle_meta import read_meta
 from rt2_jax.train.metrics import METRICS_FILE, read_metrics
 
 if TYPE_CHECKING:  # the simulator is an extra
@@ -183,10 +184,17 @@ def check_same_actions(policy: Policy, data_dir: pathlib.Path, task: str) -> Non
         )
 
 
-def check_reference(opened: Opened, data_dir: pathlib.Path, tasks: Sequence[str]) -> None:
-    """Raises a UserError when a checkpoint cannot answer the tasks: found before the work rather than after it."""
+def check_reads(folder: pathlib.Path, data_dir: pathlib.Path, tasks: Sequence[str]) -> None:
+    """Refuses, before any work, a checkpoint that reads other tokens than the tasks hold."""
+    vocabulary = read_meta(folder)["vocabulary"]
+    known = vocabulary["sha256"] if vocabulary else "none"
     for task in tasks:
-        check_vocabulary(opened.meta, read_index(data_dir, task, SPLIT).vocabulary, f"task {task}")
+        prepared = read_index(data_dir, task, SPLIT).vocabulary
+        if prepared != known:
+            raise UserError(
+                f"{task}/{SPLIT} was prepared with vocabulary {prepared[:12]}, {folder} has {known[:12]}; "
+                f"{again(task)} with the checkpoint's"
+            )
 
 
 def evaluate(
@@ -241,12 +249,21 @@ def evaluate(
         raise UserError("nothing to evaluate: episodes is 0 and there is no data; give one of the two")
     if reference is not None and data_dir is None:
         raise UserError("a reference is compared on prepared data, and there is none; give --data as well")
+    if tasks and data_dir is None:
+        raise UserError(f"the tasks {', '.join(tasks)} are prepared data, and there is none; give --data as well")
+    if not episodes and (splits or skills):
+        chosen = ", ".join([*(splits or ()), *(skills or ())])
+        raise UserError(f"{chosen} would be driven in episodes, and their number is 0; give episodes, or leave it out")
     data = None if data_dir is None else pathlib.Path(data_dir)
     # What is asked for is checked here; the work starts below.
     held_out = held_out_tasks(data, tasks) if data else []
     jobs = closed_loop_jobs(splits, skills, episodes, seed, controls) if episodes else []
+    for folder in (checkpoint, *([] if reference is None else [reference])):
+        check_reads(pathlib.Path(folder), data, held_out)
     if reference is not None:
-        check_reference(open_folder(reference, verify), data, held_out)
+        open_folder(reference, verify)
+    for name in (REPORT_JSON, REPORT_HTML):
+        check_file(pathlib.Path(out_dir) / name)
     bundle = load_bundle(checkpoint, verify=verify)
     described = describe_checkpoint(bundle)
     if jobs or bundle.bins:

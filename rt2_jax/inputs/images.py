@@ -1,31 +1,72 @@
 """Frames in and out of bytes, at one size: the same code for preparing data, for training and for serving."""
 
 import io
+import warnings
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
 
 from rt2_jax.errors import UserError
 
-# Modes whose samples are wider than 8 bits: converting them to RGB would clip, not scale.
-_WIDE_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+# Pillow reads dozens of formats more; some of its readers raise what they like, and EPS would start Ghostscript.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+# Of one image: 8k by 4k. Decoded it takes three bytes each, and a small file can claim any number.
+MAX_PIXELS = 2**25
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_PNG_HEADER, _PNG_DEPTH = slice(12, 16), slice(24, 25)  # IHDR is a PNG's first chunk and tells the bits of a sample
+# Such an image is far beyond our own limit.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def decode_image(data: bytes) -> np.ndarray:
-    """uint8[H, W, 3] of an encoded image (any format Pillow reads); the pixels as stored, EXIF rotation not applied.
+    """uint8[H, W, 3] of an encoded PNG, JPEG, WebP or BMP; the pixels as stored, EXIF rotation not applied.
 
-    Grey and palette images become RGB; an alpha channel is dropped.
+    Grey and palette images become RGB; an alpha channel is dropped; of an animation it is the first frame.
 
     Raises:
-        UserError: the bytes are empty, corrupt, truncated, or of more than 8 bits a channel.
+        UserError: the bytes are empty, corrupt, truncated, of another format, of more than 8 bits a channel or of more
+            than `MAX_PIXELS`.
     """
+    return _opened(data, lambda image: np.array(image.convert("RGB")))
+
+
+def image_info(data: bytes) -> tuple[str, tuple[int, int]]:
+    """(format, (width, height)) of an encoded image by its header; the format is one of `FORMATS`.
+
+    Raises:
+        UserError: as `decode_image`, as far as the header tells.
+    """
+    return _opened(data, lambda image: (str(image.format), image.size))
+
+
+def _opened(data: bytes, read: Callable):
+    """`read` of the image that `data` encodes."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.mode in _WIDE_MODES:
-                raise UserError(f"image: mode {image.mode}, needs 8 bits a channel; convert it to 8-bit RGB")
-            return np.array(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise UserError(f"image: {len(data)} bytes that do not decode ({error}); send a whole JPEG or PNG") from error
+        if data[:8] == _PNG_START:
+            _check_png(data)
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            if width < 1 or height < 1:
+                raise UserError(f"image: {width} x {height} pixels, needs at least one; send a whole image")
+            if width * height > MAX_PIXELS:
+                raise UserError(f"image: {width} x {height} pixels, at most {MAX_PIXELS:,}; send a smaller one")
+            return read(image)
+    except UserError:
+        raise
+    except Exception as error:  # Pillow's readers raise many types for bytes that are not as they should be
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise UserError(
+            f"image: {len(data)} bytes that do not decode ({reason}); send a whole {', '.join(FORMATS[:-1])} or BMP"
+        ) from error
+
+
+def _check_png(data: bytes) -> None:
+    if data[_PNG_HEADER] != b"IHDR":
+        raise ValueError("a PNG without IHDR")
+    if data[_PNG_DEPTH] == b"\x10":
+        # Pillow would cut the samples of a colour image to 8 bits without a word, and those of a grey one at 255.
+        raise UserError("image: a PNG of 16 bits a channel, needs 8 bits a channel; convert it to 8-bit RGB")
 
 
 def encode_jpeg(image: np.ndarray, quality: int = 95) -> bytes:

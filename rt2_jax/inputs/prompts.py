@@ -9,6 +9,7 @@ from rt2_jax.tokens.action_text import ACTION_MARKER
 
 PLAN_MARKER = "Plan:"
 EXTRA_ID = "<extra_id_0>"
+MAX_CHARACTERS = 100_000  # of one field; tokenising more takes long, and no prompt_len holds it
 
 
 def robot_prompt(instruction: str) -> str:
@@ -59,9 +60,25 @@ def _seen_from(origin: str) -> str:
     return f" from the {_field('origin', origin)}" if origin else ""
 
 
-def _field(what: str, text: str) -> str:
+def check_text(what: str, text: str) -> None:
+    """Accepts a text that can be written in UTF-8 and is no longer than any model reads.
+
+    Raises:
+        UserError: another type, a lone surrogate (bytes of a command line that are not UTF-8), or too long.
+    """
     if not isinstance(text, str):
         raise UserError(f"{what}: a {type(text).__name__}, needs text")
+    if len(text) > MAX_CHARACTERS:
+        raise UserError(f"{what} has {len(text):,} characters, at most {MAX_CHARACTERS:,}; shorten it")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        shown = repr(text if len(text) <= 60 else text[:57] + "...")
+        raise UserError(f"{what} {shown} is not UTF-8 at character {error.start}; write it in UTF-8") from error
+
+
+def _field(what: str, text: str) -> str:
+    check_text(what, text)
     words = " ".join(text.split())
     if not words:
         raise UserError(f"{what} is empty; give at least one word")

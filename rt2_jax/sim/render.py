@@ -4,7 +4,9 @@ Models of the tabletop world differ in their bodies but share meshes, materials 
 one `MjrContext` serves them all, and a new scene costs one texture upload instead of a new context.
 """
 
+import atexit
 import dataclasses
+import functools
 import weakref
 
 import numpy as np
@@ -82,6 +84,8 @@ class Canvas:
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
         # Left to the garbage collector, the context would be freed after the EGL module is gone, with a traceback.
         self._free = weakref.finalize(self, _free, self._context, self._gl)
+        self._free.atexit = False
+        _free_at_exit().add(self)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._scene = mujoco.MjvScene(model, _MAX_GEOMS)
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION, mujoco.mjtRndFlag.mjRND_HAZE):
@@ -128,6 +132,23 @@ class Canvas:
     def close(self) -> None:
         """Frees the GL context; at the interpreter's exit this happens by itself."""
         self._free()
+
+
+@functools.cache
+def _free_at_exit() -> "weakref.WeakSet[Canvas]":
+    """The canvases that are freed when the interpreter ends; asked for when the process has its first GL context.
+
+    What was registered last runs first, so the contexts go before MuJoCo closes the display that they are of. The
+    finalizers' own turn comes with the process's first `weakref.finalize`, whoever made that: often too late.
+    """
+    canvases: weakref.WeakSet[Canvas] = weakref.WeakSet()
+
+    def free_all() -> None:
+        for canvas in list(canvases):
+            canvas.close()
+
+    atexit.register(free_all)
+    return canvases
 
 
 def _free(context: mujoco.MjrContext, gl_context: mujoco.GLContext) -> None:

@@ -208,6 +208,17 @@ def load_bundle(directory: str | pathlib.Path, shardings: Any = None, verify: bo
             bundle.json's.
     """
     opened = open_folder(directory, verify)
+    vocabulary, bins, card = read_meaning(opened)
+    backbone, params = load_model(opened, shardings)
+    return LoadedBundle(backbone, params, vocabulary, bins, card, opened.meta, opened.path, opened.identity)
+
+
+def read_meaning(opened: Opened) -> tuple[Vocabulary, ActionBins | None, DatasetCard | None]:
+    """What a folder's tokens and actions mean; bins and card are None where it was shown no robot.
+
+    Raises:
+        UserError: no vocabulary, or a vocabulary, integers or grammar other than bundle.json's.
+    """
     directory, meta = opened.path, opened.meta
     if meta["vocabulary"] is None:
         raise UserError(f"{directory} has no vocabulary to read and write text with; convert it again with one")
@@ -215,17 +226,16 @@ def load_bundle(directory: str | pathlib.Path, shardings: Any = None, verify: bo
     vocabulary = Vocabulary.load(path)
     check_vocabulary(meta, vocabulary.sha256, str(path))
     _check_integers(meta, vocabulary, directory)
-    card, bins = None, None
-    if meta["card"] is not None:
-        card, bins = card_from_json(meta["card"]), ActionBins.from_json(meta["bins"])
-        grammar = build_grammar(vocabulary, bins.allowed).sha256
-        if grammar != meta["grammar"]["sha256"]:
-            raise UserError(
-                f"{directory}: grammar {grammar[:12]} is not the bundle's {meta['grammar']['sha256'][:12]}; "
-                "use the release that wrote it, or export the bundle anew"
-            )
-    backbone, params = load_model(opened, shardings)
-    return LoadedBundle(backbone, params, vocabulary, bins, card, meta, directory, opened.identity)
+    if meta["card"] is None:
+        return vocabulary, None, None
+    card, bins = card_from_json(meta["card"]), ActionBins.from_json(meta["bins"])
+    grammar = build_grammar(vocabulary, bins.allowed).sha256
+    if grammar != meta["grammar"]["sha256"]:
+        raise UserError(
+            f"{directory}: grammar {grammar[:12]} is not the bundle's {meta['grammar']['sha256'][:12]}; "
+            "use the release that wrote it, or export the bundle anew"
+        )
+    return vocabulary, bins, card
 
 
 def load_model(opened: Opened, shardings: Any = None) -> tuple[Backbone, Any]:

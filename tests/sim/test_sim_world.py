@@ -1,4 +1,6 @@
 import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -210,3 +212,24 @@ def test_gl_works_here_and_an_absent_backend_says_what_to_install(monkeypatch):
     monkeypatch.setattr(gl, "_has_library", lambda backend: False)
     with pytest.raises(UserError, match="apt-get install libegl1"):
         gl.check_gl()
+
+
+def test_leaving_without_closing_says_nothing():
+    # Some other library's finalizer comes first, as it does wherever JAX or multiprocessing is imported before us.
+    code = """
+import weakref
+
+class Other:
+    pass
+
+other = Other()
+weakref.finalize(other, int)
+from rt2_jax.sim.env import TabletopEnv
+
+first, second = TabletopEnv(image_size=16), TabletopEnv(image_size=24)
+for env in (first, second):
+    env.reset(seed=0)
+    print(env.render().shape)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "(16, 16, 3)\n(24, 24, 3)\n", "")

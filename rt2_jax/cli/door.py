@@ -1,0 +1,188 @@
+"""Every way out of a command: a result, one line and a code, or one line and the file that holds the traceback."""
+
+import contextlib
+import errno
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+
+from rt2_jax.cli import BROKEN_PIPE, INTERNAL, INTERRUPTED, WRONG
+from rt2_jax.errors import UserError
+
+_LINE = 1000  # characters of a message
+
+
+class _Interrupts:
+    """The first Ctrl-C raises KeyboardInterrupt, so that what was begun is tidied away; the second ends the process.
+
+    Attributes:
+        came: a first one has come. It counts even where a library turned the exception into one of its own.
+        told: the line is printed.
+    """
+
+    def __init__(self) -> None:
+        self.came = False
+        self.told = False
+
+    def __call__(self, number: int, frame: object) -> None:
+        """The handler of SIGINT."""
+        if self.came:
+            self.end()
+        self.came = True
+        raise KeyboardInterrupt
+
+    def tell(self) -> int:
+        """Prints the line once; the exit code."""
+        if not self.told:
+            self.told = True
+            _print("rt2: interrupted")
+        return INTERRUPTED
+
+    def end(self) -> None:
+        """Ends the process here and now."""
+        if not self.told:
+            self.told = True
+            with contextlib.suppress(OSError):
+                os.write(2, b"rt2: interrupted\n")
+        os._exit(INTERRUPTED)
+
+
+def main(argv: Sequence[str] | None = None, interrupts: _Interrupts | None = None) -> int:
+    """See `rt2_jax.cli.main`."""
+    interrupts = interrupts or _Interrupts()
+    try:
+        return _run(argv)
+    except KeyboardInterrupt:
+        return interrupts.tell()
+    except Exception as error:
+        if interrupts.came:
+            return interrupts.tell()
+        if isinstance(error, BrokenPipeError):
+            return BROKEN_PIPE
+        line = _users_fault(error)
+        if line is None:
+            raise
+        _print(f"rt2: error: {line}")
+        return WRONG
+
+
+def entry() -> int:
+    """See `rt2_jax.cli.entry`."""
+    interrupts = _Interrupts()
+    # A shell's background job ignores Ctrl-C, and must go on doing so.
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, interrupts)
+    # Where Python cannot raise (in __del__, in a callback), it would print a traceback and go on.
+    usual = sys.unraisablehook
+    sys.unraisablehook = lambda what: interrupts.end() if what.exc_type is KeyboardInterrupt else usual(what)
+    if sys.stdout is not None:
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 is no reason to fail
+    try:
+        code = main(None, interrupts)
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 0
+    except KeyboardInterrupt:
+        code = interrupts.tell()
+    except BaseException as error:
+        code = interrupts.tell() if interrupts.came else _internal_error(error)
+    for number in (signal.SIGINT, signal.SIGTERM):  # all is done; leaving takes a while and says nothing
+        signal.signal(number, signal.SIG_IGN)
+    return _flush(code)
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    import logging
+
+    from rt2_jax.cli.command_line import parse
+
+    arguments = parse(argv)
+    # Orbax warns of optional metadata that our params-only folders do not have.
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    try:
+        return arguments.run(arguments) or 0
+    except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):  # rich's answer to it
+            return BROKEN_PIPE
+        # A config or a module of the user's.
+        raise UserError(f"{_where(stop)} called exit({stop.code!r}) before the work was done; take that out") from stop
+
+
+def _users_fault(error: Exception) -> str | None:
+    """What to tell of an error that is the user's to fix; None for others."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno is not None:
+        named = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+        reason = error.strerror or os.strerror(error.errno)
+        return f"{named or 'the system'}: {reason}; {_FIXES.get(error.errno, 'choose another path')}"
+    if isinstance(error, FloatingPointError):  # a model whose output means nothing
+        return f"{error}; its weights are damaged or diverged: use another checkpoint"
+    if isinstance(error, MemoryError):
+        return f"no memory left ({error or 'MemoryError'}); ask for less at once, or take a larger machine"
+    if isinstance(error, RecursionError):
+        return f"{_where(error)}: nested too deeply ({error}); give something flatter"
+    return None
+
+
+_FIXES = {
+    errno.EACCES: "allow it, or choose another path",
+    errno.EPERM: "allow it, or choose another path",
+    errno.ENOSPC: "free space, or choose another path",
+    errno.EDQUOT: "free space, or choose another path",
+    errno.EMFILE: "raise `ulimit -n`",
+    errno.ENOENT: "name one that exists",
+}
+
+
+def _where(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "something" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+
+
+def _internal_error(error: BaseException) -> int:
+    import tempfile
+    import traceback
+
+    from rt2_jax import __version__
+
+    first = (str(error).strip() or "no message").splitlines()[0]
+    try:
+        handle, name = tempfile.mkstemp(prefix="rt2-error-", suffix=".log")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"rt2 {__version__}, Python {sys.version}\n{sys.argv}\n\n")
+            traceback.print_exception(error, file=file)
+        where = f"the traceback is in {name}"
+    except OSError as refused:
+        where = f"the traceback could not be written ({refused.strerror})"
+    _print(f"rt2: internal error: {type(error).__name__}: {first[:300]}; {where}; please report it")
+    return INTERNAL
+
+
+def _flush(code: int) -> int:
+    for stream in _streams():
+        try:
+            stream.flush()
+        except OSError as error:
+            if stream is sys.stdout and not isinstance(error, BrokenPipeError) and code == 0:
+                _print(f"rt2: error: standard output: {error.strerror}; the output is not whole")
+                code = WRONG
+            elif stream is sys.stdout and code == 0:
+                code = BROKEN_PIPE
+            # The interpreter flushes once more when it ends, and would complain.
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return code
+
+
+def _streams() -> Iterator:
+    return (stream for stream in (sys.stdout, sys.stderr) if stream is not None)
+
+
+def _print(line: str) -> None:
+    line = " ".join(part.strip() for part in line.splitlines())
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            print(line if len(line) <= _LINE else line[:_LINE] + "...", file=sys.stderr, flush=True)
