@@ -51,7 +51,7 @@ def add_no_verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-verify",
         action="store_true",
-        help="do not hold the checkpoint's bytes to their hashes; names and sizes only",
+        help="compare names and sizes of the checkpoint's files, not their hashes",
     )
 
 

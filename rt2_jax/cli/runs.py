@@ -106,9 +106,7 @@ def add_sample(verbs) -> None:
     sample.add_argument(
         "--seed", type=count(0, MAX_JAX_SEED), default=0, help="for a temperature above 0: %(type)s (default 0)"
     )
-    sample.add_argument(
-        "-v", "--verbose", action="store_true", help="say which checkpoint answers: step, card, identity"
-    )
+    sample.add_argument("-v", "--verbose", action="store_true", help="say who answers: step, card, identity")
     add_no_verify(sample)
 
 

@@ -119,9 +119,9 @@ def add_export(verbs) -> None:
 def add_verify(verbs) -> None:
     verify = add_verb(
         verbs, "verify", _verify, "hold every byte of what rt2 wrote to its hash",
-        "PATH is a bundle, converted or exported weights, a run, a dataset, prepared data, or a folder with any of them\n"
-        "below it. Each has a manifest.json with the SHA-256 of every file and one identity over all of them; a run has\n"
-        "one in every step. Prints a table, and exits with 2 when anything is damaged.",
+        "PATH is a bundle, converted or exported weights, a run, a dataset, prepared data, or a folder with any of\n"
+        "them below it. Each has a manifest.json with the SHA-256 of every file and one identity over all of them; a\n"
+        "run has one in every step. Prints a table, and exits with 2 when anything is damaged.",
     )  # fmt: skip
     verify.add_argument("path", type=path, metavar="PATH", help="the folder")
 

@@ -45,6 +45,8 @@ BUNDLE_KIND = "bundle"
 PRETRAINED_KIND = "pretrained weights"
 DTYPES = ("float32", "bfloat16")
 
+_log = logging.getLogger(__name__)
+
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
@@ -173,7 +175,7 @@ def _open_unsealed(directory: pathlib.Path, meta: dict[str, Any]) -> Opened:
         raise UserError(f"{directory}: manifest.json is missing, so it is not whole; copy or export it again")
     if not (directory / PARAMS_DIR / COMMIT_FILE).is_file():
         raise UserError(f"{directory} holds no complete weights; train or export again, or name another directory")
-    logging.warning(
+    _log.warning(
         "%s was written by an earlier release, without hashes, so its bytes are taken on trust; export it again",
         directory,
     )

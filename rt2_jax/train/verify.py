@@ -78,7 +78,7 @@ def _sealed(path: pathlib.Path) -> Iterator[tuple[pathlib.Path, Manifest | str |
             except UserError as error:
                 yield folder, str(error)
             folders.clear()
-        elif folder.parent.name == CHECKPOINTS_DIR and folder.name.isdigit():
+        elif _is_step(folder):
             yield folder, None
             folders.clear()
         elif BUNDLE_FILE in files or _SIGNS.keys() & set(files):
@@ -102,7 +102,7 @@ def _check(folder: pathlib.Path, manifest: Manifest | str | None, progress: Prog
 
 
 def _check_unsealed(folder: pathlib.Path) -> Checked:
-    if folder.parent.name == CHECKPOINTS_DIR:
+    if _is_step(folder):
         return Checked(folder, STEP_KIND, damage=why_damaged(folder), unsealed=True)
     if (folder / CHECKPOINTS_DIR).is_dir():
         # The run's own files are held to its newest whole step.
@@ -112,6 +112,10 @@ def _check_unsealed(folder: pathlib.Path) -> Checked:
     if kind == "prepared split":
         damage = f"{MANIFEST_NAME} is missing"
     return Checked(folder, kind, damage=damage, unsealed=True)
+
+
+def _is_step(folder: pathlib.Path) -> bool:
+    return folder.parent.name == CHECKPOINTS_DIR and folder.name.isdigit()
 
 
 def _fault(folder: pathlib.Path) -> str | None:
@@ -138,9 +142,8 @@ def _show(found: list[Checked], path: pathlib.Path, seconds: float, console: Con
         size = f"{one.num_bytes / 1e6:,.1f}" if one.num_bytes else "-"
         table.add_row(below, one.what, size, one.identity[:12] or "-", state)
     console.print(table)
-    total = sum(one.num_bytes for one in found)
+    gigabytes = sum(one.num_bytes for one in found) / 1e9
     unsealed = sum(one.unsealed and not one.damage for one in found)
     note = f"; {unsealed} without hashes, taken on trust" if unsealed else ""
-    console.print(
-        f"{len(found)} folders, {total / 1e9:.3f} GB in {seconds:.2f} s ({total / max(seconds, 1e-9) / 1e9:.2f} GB/s){note}"
-    )
+    rate = gigabytes / max(seconds, 1e-9)
+    console.print(f"{len(found)} folders, {gigabytes:.3f} GB in {seconds:.2f} s ({rate:.2f} GB/s){note}")
