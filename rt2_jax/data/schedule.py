@@ -7,6 +7,7 @@ resume at any position.
 
 import dataclasses
 import functools
+import heapq
 import math
 import zlib
 from collections.abc import Mapping
@@ -17,8 +18,14 @@ from grain.experimental import index_shuffle
 
 from rt2_jax.errors import UserError
 
-# Shares whose common denominator passes this are rounded to it: a task's share is then off by at most 1 / 65536.
+# Shares whose common denominator passes this are rounded to it.
 MAX_DENOMINATOR = 65_536
+# Numbers in a schedule's table, one for each task and batch of a period: 128 MiB.
+MAX_CELLS = 2**24
+MAX_BATCH = 2**20
+MAX_WEIGHT = 1e300  # a number that a weight can be told by; NaN and infinity are not below it
+# The part of all examples that rounded shares may take from other tasks than the weights say.
+MAX_OFF = 0.02
 _SHUFFLE_ROUNDS = 4
 
 
@@ -66,9 +73,8 @@ class MixtureSchedule:
         """
         task = _spread(tuple(int(count) for count in self.counts(batch)))
         ordinal = self.before(batch)[task]
-        for index in range(len(self.tasks)):
-            mine = task == index
-            ordinal[mine] += np.arange(mine.sum())
+        order = np.argsort(task, kind="stable")
+        ordinal[order] += _places(np.bincount(task, minlength=len(self.tasks)))
         return task, ordinal
 
 
@@ -84,11 +90,12 @@ def make_schedule(weights: Mapping[str, float], batch_size: int) -> MixtureSched
         batch_size: examples in a global batch.
 
     Raises:
-        UserError: no task, a weight that is not a positive finite number, or a batch size below 1.
+        UserError: no task, a weight that is not a positive finite number, a batch size outside 1 .. `MAX_BATCH`, or
+            more tasks than a schedule of `MAX_CELLS` numbers can give their shares.
     """
-    if batch_size < 1:
-        raise UserError(f"global batch is {batch_size}; choose at least 1 example")
-    numerators = _integer_shares(weights)
+    if not 1 <= batch_size <= MAX_BATCH:
+        raise UserError(f"global batch is {batch_size}; choose at least 1 example and at most {MAX_BATCH}")
+    numerators = _integer_shares(weights, batch_size)
     denominator = sum(numerators)
     common = math.gcd(denominator, batch_size)
     left_over = [batch_size * numerator % denominator // common for numerator in numerators]
@@ -106,22 +113,93 @@ def shuffled_index(task: str, ordinal: int, size: int, seed: int) -> int:
     return index_shuffle(place, size - 1, salt, _SHUFFLE_ROUNDS)
 
 
-def _integer_shares(weights: Mapping[str, float]) -> tuple[int, ...]:
+def _integer_shares(weights: Mapping[str, float], batch_size: int) -> tuple[int, ...]:
+    """Numerators of the shares over their sum: exact where the table of a period can hold that, else rounded."""
+    exact = _exact_shares(weights)
+    shares = exact if sum(exact) <= MAX_DENOMINATOR else _rounded(exact)
+    if shares and _period(sum(shares), batch_size) < _most_batches(shares) and _off(shares, exact) <= MAX_OFF:
+        return shares
+    # Of a denominator that is a multiple of the batch size the period is the quotient, so it can be made to fit.
+    denominator = batch_size * min(_most_batches(exact) - 1, MAX_DENOMINATOR)
+    shares = _nearest(exact, denominator)
+    if not shares or _off(shares, exact) > MAX_OFF:
+        found = f"{_off(shares, exact):.0%} of the examples would be other tasks'" if shares else "some would get none"
+        raise UserError(
+            f"mixture: a batch of {batch_size} is too small for the shares of {len(exact)} tasks ({found}); choose a "
+            "larger batch, fewer tasks, or weights in simple ratios"
+        )
+    return shares
+
+
+def _exact_shares(weights: Mapping[str, float]) -> tuple[int, ...]:
+    """The smallest whole numbers in the weights' ratios."""
     if not weights:
         raise UserError("mixture: it has no task; give at least one task and its weight")
     for task, weight in weights.items():
-        if not (isinstance(weight, int | float) and math.isfinite(weight) and weight > 0):
-            raise UserError(f"mixture: the weight of {task} is {weight!r}; give a number above 0, or leave it out")
+        if not (isinstance(weight, int | float) and not isinstance(weight, bool) and 0 < weight <= MAX_WEIGHT):
+            raise UserError(
+                f"mixture: the weight of {task} is {_shown(weight)}; give a number above 0, at most {MAX_WEIGHT:g}, "
+                "or leave it out"
+            )
     # Through the decimal text: 0.1 means one tenth, not the nearest binary fraction.
     exact = [Fraction(str(weight)) for weight in weights.values()]
-    shares = [weight / sum(exact) for weight in exact]
-    denominator = math.lcm(*(share.denominator for share in shares))
-    if denominator > MAX_DENOMINATOR:
-        # One unit is set aside for each task, so that the smallest weight still has a share.
-        rounded = [1 + int(share * (MAX_DENOMINATOR - len(shares))) for share in shares]
-        rounded[rounded.index(max(rounded))] += MAX_DENOMINATOR - sum(rounded)
-        return tuple(rounded)
-    return tuple(int(share * denominator) for share in shares)
+    unit = math.lcm(*(weight.denominator for weight in exact))
+    whole = [weight.numerator * (unit // weight.denominator) for weight in exact]
+    common = math.gcd(*whole)
+    return tuple(number // common for number in whole)
+
+
+def _shown(weight: object) -> str:
+    is_long = isinstance(weight, int) and abs(weight) > MAX_WEIGHT  # Python refuses to write such numbers out
+    return f"beyond {MAX_WEIGHT:g}" if is_long else repr(weight)[:40]
+
+
+def _rounded(exact: tuple[int, ...]) -> tuple[int, ...]:
+    """The shares over `MAX_DENOMINATOR`; the largest takes what rounding leaves. () for too many tasks."""
+    spare, total = MAX_DENOMINATOR - len(exact), sum(exact)
+    if spare < 0:
+        return ()
+    # One unit is set aside for each task, so that the smallest weight still has a share.
+    rounded = [1 + share * spare // total for share in exact]
+    rounded[rounded.index(max(rounded))] += MAX_DENOMINATOR - sum(rounded)
+    return tuple(rounded)
+
+
+def _nearest(exact: tuple[int, ...], denominator: int) -> tuple[int, ...]:
+    """The shares over `denominator`, by largest remainder and none below one; () for too many tasks."""
+    if denominator < len(exact):
+        return ()
+    total = sum(exact)
+    rounded = [max(1, share * denominator // total) for share in exact]
+    spare = denominator - sum(rounded)
+    if spare > 0:
+        remainders = sorted(range(len(exact)), key=lambda i: rounded[i] * total - exact[i] * denominator)
+        for index in remainders[:spare]:
+            rounded[index] += 1
+    # What the smallest were given the largest pay: it is the least part of theirs.
+    largest = [(-share, index) for index, share in enumerate(rounded)]
+    heapq.heapify(largest)
+    for _ in range(-spare):
+        share, index = largest[0]
+        rounded[index] -= 1
+        heapq.heapreplace(largest, (share + 1, index))
+    return tuple(rounded)
+
+
+def _off(shares: tuple[int, ...], exact: tuple[int, ...]) -> float:
+    """The part of all examples that come from other tasks than the exact shares say."""
+    denominator, total = sum(shares), sum(exact)
+    wrong = sum(abs(share * total - wanted * denominator) for share, wanted in zip(shares, exact, strict=True))
+    return float(Fraction(wrong, 2 * total * denominator))
+
+
+def _period(denominator: int, batch_size: int) -> int:
+    return denominator // math.gcd(denominator, batch_size)
+
+
+def _most_batches(shares: tuple[int, ...]) -> int:
+    """Rows that the table of so many tasks may have."""
+    return MAX_CELLS // len(shares)
 
 
 def _pfair(shares: list[int], period: int) -> np.ndarray:
@@ -131,36 +209,54 @@ def _pfair(shares: list[int], period: int) -> np.ndarray:
     """
     slots = sum(shares) // period
     running = np.zeros((period + 1, len(shares)), np.int64)
-    given = [0] * len(shares)
-    waiting = [index for index, share in enumerate(shares) if share]
-    for batch in range(period if slots else 0):
-        ready = [i for i in waiting if given[i] * period // shares[i] <= batch]
-        for i in sorted(ready, key=lambda i: _priority(given[i] + 1, shares[i], period))[:slots]:
-            given[i] += 1
-        running[batch + 1] = given
+    if not slots:
+        return running
+    waiting = np.flatnonzero(shares)
+    share = np.array(shares, np.int64)[waiting]
+    given = np.zeros_like(share)
+    release = np.zeros_like(share)
+    index = np.arange(len(share))
+    priority = _priority(given + 1, share, period, index)
+    for batch in range(period):
+        ready = np.flatnonzero(release <= batch)
+        if len(ready) > slots:
+            ready = ready[np.argpartition(priority[ready], slots - 1)[:slots]]
+        given[ready] += 1
+        release[ready] = given[ready] * period // share[ready]
+        priority[ready] = _priority(given[ready] + 1, share[ready], period, index[ready])
+        running[batch + 1, waiting] = given
     return running
 
 
-def _priority(number: int, share: int, period: int) -> tuple[int, int, int]:
-    """PD2's order for a task's `number`-th slot: earliest deadline, then overlapping windows, then group deadline."""
+def _priority(number: np.ndarray, share: np.ndarray, period: int, index: np.ndarray) -> np.ndarray:
+    """int64: PD2's order for the tasks' `number`-th slots, the least first; no two are equal.
+
+    It is the earliest deadline, then overlapping windows, then the latest group deadline, then the task's place.
+    """
     deadline = _ceil(number * period, share)
     overlaps = number * period % share != 0
-    group = 0
-    if 2 * share >= period:
-        rest = period - share
-        group = _ceil(_ceil(deadline * rest, period) * period, rest)
-    return deadline, -overlaps, -group
+    rest = period - share
+    group = np.where(2 * share >= period, _ceil(_ceil(deadline * rest, period) * period, rest), 0)
+    # A period of at most 2**16 keeps deadlines below 2**18 and group deadlines below 2**19; the table, 2**24 tasks.
+    return ((deadline << 1 | (1 - overlaps)) << 20 | (2**19 - group)) << 24 | index
 
 
-def _ceil(numerator: int, denominator: int) -> int:
+def _ceil(numerator, denominator):
+    """Of integers or arrays of them."""
     return -(-numerator // denominator)
 
 
 @functools.lru_cache(maxsize=256)
 def _spread(counts: tuple[int, ...]) -> np.ndarray:
     """int32[sum(counts)]: task indices, each task's rows as evenly spaced as can be."""
-    task = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-    place = np.concatenate([(np.arange(count) + 0.5) / max(count, 1) for count in counts])
+    each = np.array(counts, np.int64)
+    task = np.repeat(np.arange(len(counts), dtype=np.int32), each)
+    place = (_places(each) + 0.5) / each[task]
     spread = task[np.argsort(place, kind="stable")]
     spread.setflags(write=False)
     return spread
+
+
+def _places(counts: np.ndarray) -> np.ndarray:
+    """0, 1, ... for each task in turn, as often as it counts."""
+    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
