@@ -26,6 +26,7 @@ from rt2_jax.models.config import ModelConfig
 from rt2_jax.models.lora import merge_lora
 from rt2_jax.tokens.grammar import build_grammar
 from rt2_jax.tokens.vocabulary import Vocabulary
+from rt2_jax.train.steps import COMMIT_FILE, whole_steps
 
 BUNDLE_FORMAT = 1
 BUNDLE_FILE = "bundle.json"
@@ -33,7 +34,6 @@ VOCABULARY_FILE = "vocabulary.model"
 PARAMS_DIR = "params"
 CHECKPOINTS_DIR = "checkpoints"
 DTYPES = ("float32", "bfloat16")
-COMMIT_FILE = "commit_success.txt"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,40 +269,9 @@ def params_path(directory: pathlib.Path) -> tuple[pathlib.Path, int | None]:
     direct = directory / PARAMS_DIR
     if (direct / COMMIT_FILE).is_file():
         return direct, None
-    for step in complete_steps(directory / CHECKPOINTS_DIR):
+    for step in whole_steps(directory / CHECKPOINTS_DIR):
         return directory / CHECKPOINTS_DIR / str(step) / PARAMS_DIR, step
     raise UserError(f"{directory} holds no complete weights; train or export again, or name another directory")
-
-
-def complete_steps(checkpoints: pathlib.Path) -> list[int]:
-    """Steps whose folders are whole, newest first; see `why_incomplete`."""
-    if not checkpoints.is_dir():
-        return []
-    steps = sorted((int(path.name) for path in checkpoints.iterdir() if path.name.isdigit()), reverse=True)
-    return [step for step in steps if why_incomplete(checkpoints / str(step)) is None]
-
-
-STEP_FILES = {
-    "params": ("_METADATA", "manifest.ocdbt", COMMIT_FILE),
-    "opt_state": ("_METADATA", "manifest.ocdbt", COMMIT_FILE),
-    "progress": ("metadata", COMMIT_FILE),
-}
-
-
-def why_incomplete(step_dir: pathlib.Path) -> str | None:
-    """What a checkpoint step lacks, or None when it is whole (as far as names tell; restoring reads the data).
-
-    Orbax lists any folder with a number for a name, copies without their commit file or data included.
-    """
-    wanted = [COMMIT_FILE, "_CHECKPOINT_METADATA"]
-    wanted += [f"{item}/{name}" for item, names in STEP_FILES.items() for name in names]
-    for name in wanted:
-        if not (step_dir / name).is_file():
-            return f"{name} is missing"
-    for item in ("params", "opt_state"):
-        if not any((step_dir / item).glob("ocdbt.process_*/d/*")):
-            return f"{item} holds no data"
-    return None
 
 
 def restore_params(path: pathlib.Path, abstract: Any) -> Any:
