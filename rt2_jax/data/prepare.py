@@ -1,6 +1,6 @@
 """``rt2 data prepare``: runs seqio tasks once and writes their examples as ArrayRecord, which training reads anywhere.
 
-A split is written to a folder beside its place and renamed when it is whole. Imports TensorFlow.
+A split is written to a folder beside its place, sealed, and renamed when it is whole. Imports TensorFlow.
 """
 
 import collections
@@ -19,24 +19,28 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 from rich.progress import Progress
 
+from rt2_jax.actions import ActionBins, DatasetCard
 from rt2_jax.data import tasks as tabletop
-from rt2_jax.data.files import whole_folder, write_error
 from rt2_jax.data.mixtures import ROBOT, WEB
 from rt2_jax.data.progress import progress_bar
 from rt2_jax.data.records import (
     INDEX_NAME,
+    KIND,
     SPLITS,
     PreparedIndex,
     Record,
     again,
     encode_record,
     index_to_json,
+    is_prepared,
+    meaning_difference,
     prepared_dir,
     read_index,
 )
 from rt2_jax.data.seqio_vocabulary import SeqioVocabulary
 from rt2_jax.data.tfds_folder import INFO_NAME
 from rt2_jax.errors import UserError
+from rt2_jax.files.writing import whole_folder, write_error
 from rt2_jax.inputs.images import decode_image, encode_jpeg, resize_image
 from rt2_jax.tokens.vocabulary import Vocabulary
 
@@ -92,7 +96,8 @@ def prepare(
         The index of every split, kept ones included.
 
     Raises:
-        UserError: an unknown task, one with another vocabulary, data prepared otherwise, a bad example, a full disk.
+        UserError: an unknown task, one with another vocabulary, data prepared otherwise or damaged, a split that
+            another process is preparing, a bad example, a full disk.
     """
     data_dir = pathlib.Path(data_dir)
     if not isinstance(vocabulary, Vocabulary):
@@ -162,33 +167,52 @@ def _prepare_split(
 ) -> PreparedIndex:
     folder = prepared_dir(data_dir, task.name, split)
     source = _source_hash(task)
-    if folder.exists() and not overwrite:
+    meaning = _meaning(task)
+    if is_prepared(folder) and not overwrite:
         index = read_index(data_dir, task.name, split)
-        wanted = {"vocabulary": vocabulary.sha256, "source": source}
-        if limits.image_size:
-            wanted["image_size"] = limits.image_size
-        for field, value in wanted.items():
-            if getattr(index, field) != value:
-                raise UserError(
-                    f"{folder} was prepared from another {field.replace('_', ' ')} ({str(getattr(index, field))[:12]}, "
-                    f"now {str(value)[:12]}); {again(task.name)}"
-                )
+        differing = _difference(index, vocabulary, source, limits, meaning)
+        if differing:
+            raise UserError(f"{folder} was prepared {differing}; {again(data_dir, task.name)}")
         return index
     bar = progress.add_task(f"{task.name}/{split}", total=None)
     try:
-        with whole_folder(folder) as partial:
+        with whole_folder(folder, KIND, overwrite=overwrite) as partial:
             writer = _SplitWriter(partial, task.name, limits)
             for images, prompts, targets in _chunks(task, split):
                 for image, prompt, target in zip(images, prompts, targets, strict=True):
                     writer.add(image, prompt, target)
                 progress.advance(bar, len(images))
-            index = writer.close(split, vocabulary.sha256, source)
+            index = writer.close(split, vocabulary.sha256, source, *meaning)
             (partial / INDEX_NAME).write_text(index_to_json(index), encoding="utf-8")
     except OSError as error:
         raise write_error(folder, error) from error
     total = index.num_examples + index.dropped
     progress.update(bar, total=total, completed=total)
     return index
+
+
+def _meaning(task: seqio.Task) -> tuple[DatasetCard | None, ActionBins | None]:
+    targets = task.output_features["targets"]
+    return (targets.card, targets.bins) if isinstance(targets, tabletop.ActionFeature) else (None, None)
+
+
+def _difference(
+    index: PreparedIndex,
+    vocabulary: Vocabulary,
+    source: str,
+    limits: Limits,
+    meaning: tuple[DatasetCard | None, ActionBins | None],
+) -> str | None:
+    """How a prepared split is not what would be prepared now; None when it is."""
+    wanted = {"vocabulary": vocabulary.sha256, "source": source}
+    if limits.image_size:
+        wanted["image_size"] = limits.image_size
+    for field, value in wanted.items():
+        found = getattr(index, field)
+        if found != value:
+            return f"from another {field.replace('_', ' ')} ({str(found)[:12]}, now {str(value)[:12]})"
+    differing = meaning_difference((index.card, index.bins), meaning)
+    return differing and f"when {differing[0]} was {differing[1]}, now {differing[2]}"
 
 
 def _chunks(task: seqio.Task, split: str) -> Iterator[tuple[Sequence[bytes], list[np.ndarray], list[np.ndarray]]]:
@@ -241,7 +265,14 @@ class _SplitWriter:
         self._longest["prompt"] = max(self._longest["prompt"], len(prompt))
         self._longest["target"] = max(self._longest["target"], len(target))
 
-    def close(self, split: str, vocabulary: str, source: str) -> PreparedIndex:
+    def close(
+        self,
+        split: str,
+        vocabulary: str,
+        source: str,
+        card: DatasetCard | None = None,
+        bins: ActionBins | None = None,
+    ) -> PreparedIndex:
         """Finishes the last file; what was written, as an index."""
         self._close_file()
         return PreparedIndex(
@@ -256,6 +287,8 @@ class _SplitWriter:
             longest_target=self._longest["target"],
             dropped=self._dropped,
             source=source,
+            card=card,
+            bins=bins,
         )
 
     def _next_file(self) -> None:

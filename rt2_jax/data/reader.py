@@ -37,9 +37,10 @@ class PreparedSplit:
         """Opens ``<data_dir>/prepared/<task>/<split>``.
 
         Raises:
-            UserError: it is not prepared, empty, or its files are not those of its index.
+            UserError: it is not prepared, empty, or its files are not those that were sealed with its index.
         """
         self.index = read_index(data_dir, task, split)
+        self._mend = again(data_dir, task)
         folder = prepared_dir(data_dir, task, split)
         self._paths = [folder / name for name, _ in self.index.files]
         self._ends = np.cumsum([count for _, count in self.index.files])
@@ -49,9 +50,9 @@ class PreparedSplit:
             try:
                 found = len(grain.sources.ArrayRecordDataSource([str(path)]))
             except (RuntimeError, ValueError, OSError) as error:
-                raise UserError(f"{path} cannot be read ({_first_line(error)}); {again(task)}") from error
+                raise UserError(f"{path} cannot be read ({_first_line(error)}); {self._mend}") from error
             if found != count:
-                raise UserError(f"{path} holds {found} records, its index says {count}; {again(task)}")
+                raise UserError(f"{path} holds {found} records, its index says {count}; {self._mend}")
         self._source = grain.sources.ArrayRecordDataSource([str(path) for path in self._paths])
 
     def __len__(self) -> int:
@@ -81,6 +82,8 @@ class PreparedSplit:
         size = self.index.image_size
         try:
             record = decode_record(data)
+            if record.task != self.index.task:
+                raise ValueError(f"it belongs to task {record.task!r}")
             frames = np.stack([decode_image(image) for image in record.images])
         except (ValueError, UserError) as error:
             raise self._corrupt(key, error) from error
@@ -92,8 +95,7 @@ class PreparedSplit:
     def _corrupt(self, key: int, error: Exception) -> UserError:
         file = int(np.searchsorted(self._ends, key, side="right"))
         place = key - (int(self._ends[file - 1]) if file else 0)
-        mend = again(self.index.task)
-        return UserError(f"{self._paths[file]}: record {place} is corrupt ({_first_line(error)}); {mend}")
+        return UserError(f"{self._paths[file]}: record {place} is corrupt ({_first_line(error)}); {self._mend}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -327,7 +329,7 @@ def _common_shape(
                 shown = [item[:12] if isinstance(item, str) else item for item in (found, value)]
                 raise UserError(
                     f"{index.task}/{index.split} was prepared with {field.replace('_', ' ')} {shown[0]}, this run "
-                    f"needs {shown[1]}; {again(index.task)} for it"
+                    f"needs {shown[1]}; prepare it again with that one: `rt2 data prepare --overwrite`"
                 )
         for what, longest, limit in (
             ("prompt", index.longest_prompt, prompt_len),

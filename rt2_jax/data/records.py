@@ -1,20 +1,27 @@
 """The prepared form of a task: step-level records in ArrayRecord files, and the index that describes them.
 
-Layout: ``<data_dir>/prepared/<task>/<split>/`` holds ``part-00000.array_record`` ... and ``index.json``. No TensorFlow.
+Layout: ``<data_dir>/prepared/<task>/<split>/`` holds ``part-00000.array_record`` ..., ``index.json`` and the
+``manifest.json`` that seals them. No TensorFlow.
 """
 
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgpack
 import numpy as np
 
+from rt2_jax.actions.bins import ActionBins
+from rt2_jax.actions.card import STATISTICS, DatasetCard, card_from_json, card_to_json
+from rt2_jax.data.mixtures import ROBOT, WEB
 from rt2_jax.errors import UserError
+from rt2_jax.files.manifest import MANIFEST_NAME, find_damage, read_manifest, told
 
-FORMAT = 1
+FORMAT = 2
+KIND = "prepared split"
 INDEX_NAME = "index.json"
 SPLITS = ("train", "validation")
 
@@ -50,6 +57,10 @@ class PreparedIndex:
         longest_prompt, longest_target: tokens of the longest example, EOS included in targets.
         dropped: examples left out because they passed the length limits given when preparing.
         source: SHA-256 of the dataset's own description, "" where the source has none.
+        card, bins: what the integers of its actions mean; both None for a task without actions.
+
+    Raises:
+        UserError: a card without bins, bins without a card, or two that speak of different spaces.
     """
 
     task: str
@@ -63,6 +74,19 @@ class PreparedIndex:
     longest_target: int
     dropped: int = 0
     source: str = ""
+    card: DatasetCard | None = None
+    bins: ActionBins | None = None
+
+    def __post_init__(self) -> None:
+        card_bins = self.bins and self.card and dataclasses.replace(self.bins, space=self.card.space)
+        differing = bins_difference(card_bins, self.bins) if card_bins else None
+        if differing:
+            raise UserError(
+                f"{self.task}/{self.split}: {differing[0]} is {differing[1]} in its card, {differing[2]} in "
+                "its bins; give both one space"
+            )
+        if (self.card is None) != (self.bins is None):
+            raise UserError(f"{self.task}/{self.split} has a card or bins alone; give both, or neither")
 
 
 def encode_record(record: Record) -> bytes:
@@ -102,40 +126,145 @@ def prepared_dir(data_dir: str | pathlib.Path, task: str, split: str) -> pathlib
 
 def prepared_tasks(data_dir: str | pathlib.Path) -> tuple[str, ...]:
     """Names of the tasks that have at least one prepared split, sorted."""
-    found = {path.parent.parent.name for path in (pathlib.Path(data_dir) / "prepared").glob(f"*/*/{INDEX_NAME}")}
-    return tuple(sorted(name for name in found if not name.startswith(".")))
+    # Names with a dot in front are what a killed process was writing.
+    found = [path.parent for path in (pathlib.Path(data_dir) / "prepared").glob(f"*/*/{INDEX_NAME}")]
+    return tuple(sorted({path.parent.name for path in found if not path.name.startswith(".")}))
 
 
 def index_to_json(index: PreparedIndex) -> str:
     """The text of ``index.json``."""
-    return json.dumps({"format": FORMAT} | dataclasses.asdict(index), indent=2) + "\n"
+    fields = {field.name: getattr(index, field.name) for field in dataclasses.fields(index)}
+    meaning = {"card": index.card and card_to_json(index.card), "bins": index.bins and index.bins.to_json()}
+    return json.dumps({"format": FORMAT} | fields | meaning, indent=2, allow_nan=False) + "\n"
 
 
 def read_index(data_dir: str | pathlib.Path, task: str, split: str) -> PreparedIndex:
-    """Reads a prepared split's index.
+    """Reads a prepared split's index, once its bytes are those that were sealed.
+
+    Of the split's other files names and sizes are checked; each record has a checksum of its own, checked when read.
 
     Raises:
-        UserError: the split is not prepared, or its index is of another format or damaged.
+        UserError: the split is not prepared, not whole, of another format or damaged.
     """
     folder = prepared_dir(data_dir, task, split)
     path = folder / INDEX_NAME
-    if not path.is_file():
+    if not is_prepared(folder):
         known = ", ".join(prepared_tasks(data_dir)) or "none"
         raise UserError(f"{folder} is not a prepared split (prepared tasks: {known}); run `rt2 data prepare` first")
+    mend = again(data_dir, task)
+    damage = _why_damaged(folder)
+    if damage:
+        raise UserError(f"{folder}: {damage}; {mend}")
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         version = fields.pop("format", None)
         if version != FORMAT:
-            raise UserError(f"{path}: format {version!r}, this release reads {FORMAT}; {again(task)}")
-        return _index(fields)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error!r}); {again(task)}") from error
+            raise UserError(f"{path}: format {version!r}, this release reads {FORMAT}; {mend}")
+        index = _index(fields)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({error!r}); {mend}") from error
+    if (index.task, index.split) != (task, split):
+        raise UserError(f"{path} describes {index.task}/{index.split}, not {task}/{split}; {mend}")
+    return index
 
 
-def again(task: str) -> str:
-    """The mend for anything that is wrong with a prepared task."""
-    return f"run `rt2 data prepare --tasks {task} --overwrite`"
+def is_prepared(folder: pathlib.Path) -> bool:
+    """Whether a folder is a prepared split, whole or damaged."""
+    return (folder / INDEX_NAME).is_file() or (folder / MANIFEST_NAME).is_file()
+
+
+def _why_damaged(folder: pathlib.Path) -> str | None:
+    try:
+        manifest = read_manifest(folder)
+        if manifest is None:
+            return f"prepared by an earlier release or damaged (no {MANIFEST_NAME})"
+        if manifest.kind != KIND or INDEX_NAME not in manifest.files:
+            return f"it is sealed as {told(manifest)}, not as {KIND}"
+        return find_damage(folder, manifest, [INDEX_NAME])
+    except UserError:
+        return f"{MANIFEST_NAME} is damaged"
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
+
+
+def action_meaning(
+    data_dir: str | pathlib.Path, tasks: Iterable[str], split: str = "train"
+) -> tuple[DatasetCard, ActionBins] | None:
+    """What the integers of a mixture's actions mean: card and bins of its robot tasks, None where it has none.
+
+    Where tasks agree in their bins and have cards of their own all the same, the first one's card is given.
+
+    Raises:
+        UserError: a task is not prepared, or two tasks bin their actions differently.
+    """
+    first: PreparedIndex | None = None
+    for task in tasks:
+        index = read_index(data_dir, task, split)
+        if index.bins is None:
+            continue
+        if first is None:
+            first = index
+        differing = bins_difference(first.bins, index.bins)
+        if differing:
+            what, one, other = differing
+            raise UserError(
+                f"task {first.task} (card {first.card.name}) and task {index.task} (card {index.card.name}) bin "
+                f"their actions differently: {what} is {one} and {other}; train on one, or register both with one card"
+            )
+    return (first.card, first.bins) if first else None
+
+
+def bins_difference(one: ActionBins | None, other: ActionBins | None) -> tuple[str, Any, Any] | None:
+    """(what differs, its two values) of the first thing in which bins differ, None where they are equal."""
+    return _first_difference(_bins_facts(one), _bins_facts(other))
+
+
+def meaning_difference(
+    one: tuple[DatasetCard | None, ActionBins | None], other: tuple[DatasetCard | None, ActionBins | None]
+) -> tuple[str, Any, Any] | None:
+    """As `bins_difference`, for two pairs of card and bins: what a task's integers mean, and what its card tells."""
+    facts = [_bins_facts(bins) | _card_facts(card) for card, bins in (one, other)]
+    return _first_difference(*facts)
+
+
+def _bins_facts(bins: ActionBins | None) -> dict[str, Any]:
+    if bins is None:
+        return {"dimensions": None}
+    space = bins.space
+    facts: dict[str, Any] = {"dimensions": space.names}
+    for number, name in enumerate(space.names):
+        facts[f"the lower bound of {name}"] = space.low[number]
+        facts[f"the upper bound of {name}"] = space.high[number]
+        facts[f"the unit of {name}"] = space.units[number]
+    return facts | {key: value for key, value in bins.to_json().items() if key != "space"}
+
+
+def _card_facts(card: DatasetCard | None) -> dict[str, Any]:
+    if card is None:
+        return {}
+    facts = {f"the card's {key}": value for key, value in card_to_json(card).items()}
+    del facts["the card's space"], facts["the card's statistics"]
+    for field in STATISTICS if card.statistics else ():
+        for name, value in zip(card.space.names, getattr(card.statistics, field), strict=True):
+            facts[f"the card's {field} of {name}"] = value
+    return facts
+
+
+def _first_difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    for key in {**one, **other}:
+        if one.get(key) != other.get(key):
+            return key, one.get(key), other.get(key)
+    return None
+
+
+def again(data_dir: str | pathlib.Path, task: str) -> str:
+    """The fix for anything that is wrong with a prepared task."""
+    command = shlex.join(["rt2", "data", "prepare", "--data", str(data_dir), "--tasks", task, "--overwrite"])
+    return f"run `{command}`" + ("" if task in {*ROBOT, *WEB} else ", with the --task-modules that register the task")
 
 
 def _index(fields: Mapping[str, Any]) -> PreparedIndex:
-    return PreparedIndex(**{**fields, "files": tuple((str(name), int(count)) for name, count in fields["files"])})
+    card, bins = fields["card"], fields["bins"]
+    files = tuple((str(name), int(count)) for name, count in fields["files"])
+    meaning = {"card": card and card_from_json(card), "bins": bins and ActionBins.from_json(bins)}
+    return PreparedIndex(**{**fields, "files": files, **meaning})

@@ -4,6 +4,7 @@
 tasks and mixtures with them. docs/data.md shows how to add a dataset of your own.
 """
 
+import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -29,6 +30,22 @@ MODES = ("action", "plan")
 WEB_KINDS = ("caption", "vqa", "alt_text", "detect", "locate", "detect_from_gripper", "locate_from_gripper")
 
 Tensors = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class ActionFeature(seqio.Feature):
+    """The feature ``targets`` of a task whose targets hold actions: it carries what their integers mean.
+
+    Preparing writes both into the split's index, and a run takes them from there, so that what was binned with one
+    card cannot be decoded with another. Tasks written by hand have one too, or none of their integers is an action.
+
+    Attributes:
+        card: the dataset's card.
+        bins: what cut the actions; of the card's space.
+    """
+
+    card: DatasetCard | None = None
+    bins: ActionBins | None = None
 
 
 def register(data_dir: str | pathlib.Path, vocabulary: Vocabulary | None = None) -> list[str]:
@@ -84,7 +101,7 @@ def register_robot_task(
     Args:
         name: the task's name.
         folder: of the TFDS dataset, the one that holds ``dataset_info.json``.
-        card: bounds that its actions are binned with.
+        card: bounds that its actions are binned with; it goes from here into prepared data, runs and bundles.
         steps: a TensorFlow function from one episode, as TFDS gives it with encoded images (``episode["steps"]`` holds
             tensors with T first), to a dict of ``image`` string[T] (encoded), ``action`` float32[T, 8] (physical, see
             `arm_action`), ``instruction`` string[T] and, for mode "plan", ``plan`` string[T].
@@ -120,7 +137,7 @@ def register_robot_task(
         )
         return _slices(rows["image"], asked, answered)
 
-    return _add_task(name, folder, {"steps": tfds.decode.SkipDecoding()}, examples, splits, vocabulary)
+    return _add_task(name, folder, {"steps": tfds.decode.SkipDecoding()}, examples, splits, vocabulary, card, bins)
 
 
 def register_image_text_task(
@@ -215,6 +232,8 @@ def _add_task(
     examples: Callable[[Tensors], tf.data.Dataset],
     splits: Mapping[str, str] | None,
     vocabulary: Vocabulary | None,
+    card: DatasetCard | None = None,
+    bins: ActionBins | None = None,
 ) -> seqio.Task:
     folder = pathlib.Path(folder)
     if not (folder / INFO_NAME).is_file():
@@ -236,7 +255,7 @@ def _add_task(
         output_features={
             "image": seqio.Feature(seqio.PassThroughVocabulary(0), add_eos=False, rank=0, dtype=tf.string),
             "inputs": seqio.Feature(words, add_eos=False),
-            "targets": seqio.Feature(words, add_eos=True),
+            "targets": ActionFeature(words, add_eos=True, card=card, bins=bins),
         },
     )
 

@@ -65,7 +65,7 @@ def read_examples(data_dir: Path, task: str, vocabulary: Vocabulary, count: int,
     if prepared.index.vocabulary != vocabulary.sha256:
         raise UserError(
             f"{task}/{split} was prepared with vocabulary {prepared.index.vocabulary[:12]}, the checkpoint has "
-            f"{vocabulary.sha256[:12]}; {again(task)} with the checkpoint's"
+            f"{vocabulary.sha256[:12]}; with --vocabulary of the checkpoint, {again(data_dir, task)}"
         )
     keys = np.unique(np.linspace(0, len(prepared) - 1, min(count, len(prepared))).round().astype(int))
     return [

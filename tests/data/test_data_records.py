@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -5,9 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rt2_jax.data.records import Record, decode_record, encode_record, prepared_tasks, read_index
+from rt2_jax.actions import ActionBins, load_card
+from rt2_jax.data.records import (
+    KIND,
+    PreparedIndex,
+    Record,
+    action_meaning,
+    decode_record,
+    encode_record,
+    meaning_difference,
+    prepared_tasks,
+    read_index,
+)
 from rt2_jax.errors import UserError
+from rt2_jax.files.writing import seal
 
+TABLETOP, FRACTAL = load_card("tabletop"), load_card("fractal20220817_data")
 TOKENS = st.lists(st.integers(0, 2**31 - 1), max_size=40)
 
 
@@ -39,11 +53,107 @@ def test_a_split_that_is_not_prepared_names_the_command(tmp_path, prepared):
         read_index(tmp_path, "one", "validation")
 
 
-@pytest.mark.parametrize("change", [{"format": 99}, {"files": 3}, {"unknown": 1}, None])
-def test_a_damaged_or_foreign_index_is_refused(tmp_path, prepared, change):
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": 99},
+        {"format": 1},
+        {"files": 3},
+        {"unknown": 1},
+        {"card": 5},
+        {"task": "two"},
+        {"split": "validation"},
+        None,
+    ],
+)
+@pytest.mark.parametrize("sealed", [False, True])
+def test_a_damaged_or_foreign_index_is_refused(tmp_path, prepared, change, sealed):
     prepared(tmp_path, "one", 5)
     path = tmp_path / "prepared" / "one" / "train" / "index.json"
     text = path.read_text()
     path.write_text(json.dumps(json.loads(text) | change) if change else text[:40])
-    with pytest.raises(UserError, match=r"index.json.*rt2 data prepare --tasks one --overwrite"):
+    if sealed:
+        seal(path.parent, KIND)
+    with pytest.raises(UserError, match=r"(index.json|train).*rt2 data prepare --data .* --tasks one --overwrite"):
         read_index(tmp_path, "one", "train")
+
+
+def test_bounds_changed_in_an_index_are_noticed(tmp_path, prepared):
+    prepared(tmp_path, "one", 5, **with_card(TABLETOP))
+    path = tmp_path / "prepared" / "one" / "train" / "index.json"
+    text = path.read_text()
+    path.write_text(text.replace("0.04", "0.09"))
+    with pytest.raises(UserError, match=r"one/train: index.json has changed since it was written; run `rt2 data prep"):
+        action_meaning(tmp_path, ["one"])
+    path.write_text(text)
+    assert action_meaning(tmp_path, ["one"])[0] == TABLETOP
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda path: path.unlink(), "prepared by an earlier release or damaged"),
+        (lambda path: path.write_text("{"), "manifest.json is damaged"),
+        (lambda path: path.write_bytes(b"\xff" * 900), "manifest.json is damaged"),
+        (lambda path: path.with_name("index.json").unlink(), "index.json is missing"),
+        (lambda path: seal(path.parent, "bundle"), "sealed as bundle, not as prepared split"),
+    ],
+)
+def test_a_split_that_is_not_sealed_as_one_is_refused(tmp_path, prepared, change, message):
+    prepared(tmp_path, "one", 5)
+    change(tmp_path / "prepared" / "one" / "train" / "manifest.json")
+    with pytest.raises(UserError, match=f"{message}.*; run `rt2 data prepare --data .* --tasks one --overwrite`"):
+        read_index(tmp_path, "one", "train")
+
+
+def test_what_a_killed_process_left_is_no_prepared_task(tmp_path, prepared):
+    prepared(tmp_path, "one", 5)
+    folder = tmp_path / "prepared" / "two" / ".train.rt2-partial"
+    folder.mkdir(parents=True)
+    (folder / "index.json").write_text("{}")
+    assert prepared_tasks(tmp_path) == ("one",)
+
+
+def with_card(card):
+    return {"card": card, "bins": ActionBins(card.space)}
+
+
+def test_the_meaning_of_a_mixture_is_that_of_its_robot_tasks(tmp_path, prepared):
+    prepared(tmp_path, "reach", 5, **with_card(FRACTAL))
+    prepared(tmp_path, "name", 5)
+    assert action_meaning(tmp_path, ["name"]) is None
+    assert action_meaning(tmp_path, ["name", "reach"]) == (FRACTAL, ActionBins(FRACTAL.space))
+    assert read_index(tmp_path, "reach", "train").card == FRACTAL
+
+
+def test_two_tasks_with_other_bounds_make_no_mixture(tmp_path, prepared):
+    prepared(tmp_path, "reach", 5, **with_card(TABLETOP))
+    prepared(tmp_path, "push", 5, **with_card(dataclasses.replace(TABLETOP, name="other", num_steps=7)))
+    assert action_meaning(tmp_path, ["reach", "push"])[0] == TABLETOP
+    prepared(tmp_path, "pick", 5, **with_card(FRACTAL))
+    match = r"task reach \(card tabletop\) and task pick \(card fractal.*: the lower bound of dx is -0.04 and -1.0;"
+    with pytest.raises(UserError, match=match):
+        action_meaning(tmp_path, ["reach", "pick"])
+
+
+def test_an_index_whose_card_and_bins_disagree_is_refused(tmp_path, prepared):
+    prepared(tmp_path, "one", 5, **with_card(TABLETOP))
+    path = tmp_path / "prepared" / "one" / "train" / "index.json"
+    fields = json.loads(path.read_text())
+    fields["bins"]["space"]["high"][3] = 8.0
+    path.write_text(json.dumps(fields))
+    seal(path.parent, KIND)
+    with pytest.raises(UserError, match="the upper bound of dz is 0.04 in its card, 8.0 in its bins; .*one space"):
+        read_index(tmp_path, "one", "train")
+    with pytest.raises(UserError, match="give both, or neither"):
+        PreparedIndex("one", "train", 0, (), "", 8, 1, 0, 0, card=TABLETOP)
+
+
+def test_a_differing_meaning_names_the_first_thing_that_differs():
+    pair = (TABLETOP, ActionBins(TABLETOP.space))
+    assert meaning_difference(pair, pair) is None
+    assert meaning_difference(pair, (None, None)) == ("dimensions", TABLETOP.space.names, None)
+    rt1 = (TABLETOP, ActionBins(TABLETOP.space, decoding="rt1"))
+    assert meaning_difference(pair, rt1) == ("decoding", "centre", "rt1")
+    described = (dataclasses.replace(TABLETOP, description="x"), pair[1])
+    assert meaning_difference(described, pair)[0] == "the card's description"

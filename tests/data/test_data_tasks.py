@@ -184,6 +184,22 @@ def test_prepared_splits_are_kept_until_something_differs(data, tmp_path):
     assert again[0].image_size == 16 and PreparedSplit(data, task[0], "train").read([0])[0][1].shape == (1, 16, 16, 3)
 
 
+def test_a_split_prepared_with_another_card_is_refused(data):
+    def register(translation):
+        card = DatasetCard("mine", arm_space(translation, 0.3))
+        tasks.register_robot_task("mine", data / "tabletop_robot/1.0.0", card, tasks.tabletop_steps)
+        return card
+
+    card = register(0.04)
+    index = prepare(data, ["mine"], ("train",), show_progress=False)[0]
+    assert index == read_index(data, "mine", "train")
+    assert (index.card, index.bins) == (card, ActionBins(card.space))
+    register(0.05)
+    with pytest.raises(UserError, match=r"prepared when the lower bound of dx was -0.04, now -0.05; run .*--overwrite"):
+        prepare(data, ["mine"], ("train",), show_progress=False)
+    assert prepare(data, ["mine"], ("train",), overwrite=True, show_progress=False)[0].card.space.high[1] == 0.05
+
+
 def _unknown_field():
     """A protocol buffer field that SentencePiece ignores: the same model in other bytes."""
     return bytes([0xFA, 0x3F, 0x01, 0x00])

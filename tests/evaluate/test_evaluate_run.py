@@ -13,6 +13,7 @@ from rt2_jax.data.records import PreparedIndex, Record, encode_record, index_to_
 from rt2_jax.errors import UserError
 from rt2_jax.evaluate.report import read_report
 from rt2_jax.evaluate.run import bundle_hash, evaluate
+from rt2_jax.files.writing import seal
 from rt2_jax.inputs.images import encode_jpeg
 from rt2_jax.inputs.prompts import locate_prompt, robot_prompt
 from rt2_jax.models.backbone import make_backbone
@@ -59,6 +60,7 @@ def workplace(tmp_path_factory):
         files = (("part-00000.array_record", 4),)
         index = PreparedIndex(task, "validation", 4, files, vocabulary.sha256, SIZE, 1, 48, 24)
         (folder / "index.json").write_text(index_to_json(index), encoding="utf-8")
+        seal(folder, "prepared split")
     return root
 
 

@@ -4,6 +4,7 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from rt2_jax.data.records import PreparedIndex, Record, encode_record, index_to_json, prepared_dir
+from rt2_jax.files.writing import seal
 from rt2_jax.inputs.images import encode_jpeg
 from rt2_jax.tokens.vocabulary import Vocabulary
 
@@ -58,3 +59,4 @@ def write_split(data_dir, task, split, count, seed):
         longest_target=4,
     )
     (folder / "index.json").write_text(index_to_json(index), encoding="utf-8")
+    seal(folder, "prepared split")
