@@ -14,6 +14,7 @@ CORE = [
     "jax>=0.10,<0.11",
     "ml_collections>=1.1",
     "msgpack>=1.0",
+    "msgspec>=0.19",
     "numpy>=2.0",
     "optax>=0.2.8,<0.3",
     "orbax-checkpoint>=0.12,<0.13",

@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import msgspec
 import numpy as np
 
 from rt2_jax.actions.space import ActionSpace
 from rt2_jax.errors import UserError
+from rt2_jax.typed import Natural, build, check_fields
 
 DECODINGS = ("centre", "rt1")
 
@@ -29,19 +31,17 @@ class ActionBins:
     """
 
     space: ActionSpace
-    num_bins: int = 256
-    decoding: str = "centre"
-    continue_token: int = 1
-    terminate_token: int = 0
+    # An action's integers are the vocabulary's, 0 to 255, of one token each.
+    num_bins: Annotated[int, msgspec.Meta(ge=2, le=256)] = 256
+    decoding: Literal[DECODINGS] = "centre"
+    continue_token: Natural = 1
+    terminate_token: Natural = 0
 
     def __post_init__(self) -> None:
-        if self.decoding not in DECODINGS:
-            raise UserError(f"action bins: decoding {self.decoding!r} is unknown; choose one of {', '.join(DECODINGS)}")
-        if not 2 <= self.num_bins <= 256:
-            raise UserError(f"action bins: num_bins is {self.num_bins}; choose 2 to 256, the integers of one token")
+        check_fields(self, "action bins")
         for name in ("continue_token", "terminate_token"):
             value = getattr(self, name)
-            if not 0 <= value < self.num_bins:
+            if value >= self.num_bins:
                 raise UserError(f"action bins: {name} is {value}; choose a bin of 0..{self.num_bins - 1}")
         if self.continue_token == self.terminate_token:
             raise UserError(f"action bins: continue and terminate are both bin {self.continue_token}; choose two bins")
@@ -140,16 +140,17 @@ class ActionBins:
         return dataclasses.asdict(self) | {"space": self.space.to_json()}
 
     @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> "ActionBins":
-        """The bins that ``to_json`` wrote.
+    def from_json(cls, fields: Mapping[str, Any], where: str = "action bins", path: str = "") -> "ActionBins":
+        """The bins that ``to_json`` wrote; `where` and `path` say in messages what holds them.
 
         Raises:
-            UserError: a field is missing or unknown, or a value is refused by the constructor.
+            UserError: a field is missing, unknown or of a wrong type, or a value is refused by the constructor.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
-        if set(fields) != known:
-            raise UserError(f"action bins: fields {sorted(fields)}; give exactly {sorted(known)}")
-        return cls(**{**fields, "space": ActionSpace.from_json(fields["space"])})
+        # Fields that have a default are no choice in a file: it says what its weights were trained with.
+        for field in dataclasses.fields(cls) if isinstance(fields, Mapping) else ():
+            if field.name not in fields:
+                raise UserError(f"{where}: {path + '.' if path else ''}{field.name} is missing; write the file anew")
+        return build(cls, fields, where, path)
 
     def _check(self, array: np.ndarray, kind: type[np.generic], wanted: str) -> np.ndarray:
         array = np.asarray(array)

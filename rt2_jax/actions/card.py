@@ -2,18 +2,23 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 
 from rt2_jax.actions.space import ActionSpace
 from rt2_jax.errors import UserError
+from rt2_jax.typed import Count, build, check_fields, read_json, shown, shown_path
 
 CARD_FORMAT = 1
 CARD_DIR = pathlib.Path(__file__).resolve().parents[2] / "data" / "cards"
 STATISTICS = ("mean", "std", "q01", "q99", "min", "max")
+# Of a dataset; what a JSON number holds exactly wherever it is read.
+Total = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +31,9 @@ class ActionStatistics:
     q99: tuple[float | None, ...]
     min: tuple[float | None, ...]
     max: tuple[float | None, ...]
+
+    def __post_init__(self) -> None:
+        check_fields(self, "card", "statistics")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,17 +57,18 @@ class DatasetCard:
     space: ActionSpace
     description: str = ""
     statistics: ActionStatistics | None = None
-    num_episodes: int | None = None
-    num_steps: int | None = None
-    image_size: tuple[int, int] | None = None
+    num_episodes: Total | None = None
+    num_steps: Total | None = None
+    image_size: tuple[Count, Count] | None = None
     instructions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check_fields(self, "card")
         for field in STATISTICS if self.statistics else ():
             values = getattr(self.statistics, field)
             if len(values) != self.space.width:
                 raise UserError(
-                    f"card {self.name}: {len(values)} values of {field} for {self.space.width} action dimensions; "
+                    f"card {shown_path(self.name)}: {len(values)} values of {field} for {self.space.width} action dimensions; "
                     "give one for each, null where unknown"
                 )
 
@@ -94,29 +103,19 @@ def card_to_json(card: DatasetCard) -> dict[str, Any]:
     }
 
 
-def card_from_json(fields: Mapping[str, Any]) -> DatasetCard:
-    """The card that ``card_to_json`` wrote.
+def card_from_json(fields: Mapping[str, Any], where: str = "card", path: str = "") -> DatasetCard:
+    """The card that ``card_to_json`` wrote; `where` and `path` say in messages what holds it.
 
     Raises:
         UserError: another format version, or a missing, unknown or malformed field.
     """
+    if not isinstance(fields, Mapping):
+        return build(DatasetCard, fields, where, path)  # which says what is there instead
     fields = dict(fields)
     version = fields.pop("format", None)
-    if version != CARD_FORMAT:
-        raise UserError(f"card: format {version!r}, this release reads {CARD_FORMAT}; write it anew")
-    try:
-        statistics, image_size = fields.pop("statistics", None), fields.pop("image_size", None)
-        return DatasetCard(
-            **fields
-            | {
-                "space": ActionSpace.from_json(fields["space"]),
-                "statistics": statistics and ActionStatistics(**{key: tuple(row) for key, row in statistics.items()}),
-                "image_size": image_size and (int(image_size[0]), int(image_size[1])),
-                "instructions": tuple(fields.get("instructions", ())),
-            }
-        )
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise UserError(f"card {fields.get('name', '')}: {error!r}; mend the field it names") from error
+    if version != CARD_FORMAT or isinstance(version, bool):
+        raise UserError(f"{where}: card format {shown(version)}, this release reads {CARD_FORMAT}; write it anew")
+    return build(DatasetCard, fields, where, path)
 
 
 def load_card(name_or_path: str | pathlib.Path) -> DatasetCard:
@@ -125,19 +124,14 @@ def load_card(name_or_path: str | pathlib.Path) -> DatasetCard:
     Raises:
         UserError: no such card, or not a card.
     """
-    path = pathlib.Path(name_or_path)
-    if not path.is_file():
-        path = CARD_DIR / f"{name_or_path}.json"
-    if not path.is_file():
+    # os.path's answer is no, where pathlib raises, for a name that is too long for the file system.
+    path = next((path for path in (name_or_path, CARD_DIR / f"{name_or_path}.json") if os.path.isfile(path)), None)
+    if path is None:
         shipped = ", ".join(sorted(card.stem for card in CARD_DIR.glob("*.json")))
-        raise UserError(f"card {str(name_or_path)!r} is neither a file nor a shipped card; choose one of: {shipped}")
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"card {path} is not JSON ({error}); mend or replace it") from error
-    if not isinstance(fields, dict):
-        raise UserError(f"card {path} holds a {type(fields).__name__}; it must hold one JSON object")
-    return card_from_json(fields)
+        raise UserError(
+            f"card {shown(str(name_or_path))} is neither a file nor a shipped card; choose one of: {shipped}"
+        )
+    return card_from_json(read_json(path, "card", "fix or replace it"), f"card {shown_path(path)}")
 
 
 def save_card(card: DatasetCard, path: str | pathlib.Path) -> None:

@@ -3,12 +3,18 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from rt2_jax.errors import UserError
+from rt2_jax.typed import build, check_fields, shown
 
 ARM_NAMES = ("terminate", "dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")
 ARM_UNITS = ("flag", "m", "m", "m", "rad", "rad", "rad", "opening")
+
+# Far beyond any robot's metres and radians, and within what float32 still computes a range of.
+Bound = Annotated[float, msgspec.Meta(ge=-1e9, le=1e9)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,11 +28,12 @@ class ActionSpace:
     """
 
     names: tuple[str, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
+    low: tuple[Bound, ...]
+    high: tuple[Bound, ...]
     units: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        check_fields(self, "action space")
         lengths = {len(self.names), len(self.low), len(self.high), len(self.units)}
         if len(lengths) != 1:
             raise UserError(
@@ -34,10 +41,12 @@ class ActionSpace:
                 f"{len(self.units)} units; give one of each for every dimension"
             )
         if not self.names or self.names[0] != "terminate":
-            raise UserError(f"action space: the first dimension must be 'terminate', not {self.names[:1]}; reorder it")
+            raise UserError(
+                f"action space: the first dimension must be 'terminate', not {shown(self.names[:1])}; reorder it"
+            )
         for name, low, high in zip(self.names, self.low, self.high, strict=True):
-            if not (math.isfinite(low) and math.isfinite(high) and low < high):
-                raise UserError(f"action space: bounds of {name!r} are [{low}, {high}]; give finite low < high")
+            if not low < high:
+                raise UserError(f"action space: bounds of {shown(name)} are [{low}, {high}]; give low < high")
 
     @property
     def width(self) -> int:
@@ -49,21 +58,13 @@ class ActionSpace:
         return {"names": list(self.names), "low": list(self.low), "high": list(self.high), "units": list(self.units)}
 
     @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> "ActionSpace":
-        """The space that ``to_json`` wrote.
+    def from_json(cls, fields: Mapping[str, Any], where: str = "action space", path: str = "") -> "ActionSpace":
+        """The space that ``to_json`` wrote; `where` and `path` say in messages what holds it.
 
         Raises:
-            UserError: a field is missing or not a list of the right kind.
+            UserError: a field is missing, unknown or of a wrong type, or a value is refused by the constructor.
         """
-        try:
-            return cls(
-                names=tuple(str(name) for name in fields["names"]),
-                low=tuple(float(value) for value in fields["low"]),
-                high=tuple(float(value) for value in fields["high"]),
-                units=tuple(str(unit) for unit in fields["units"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"action space: {error!r}; give lists 'names', 'low', 'high' and 'units'") from error
+        return build(cls, fields, where, path)
 
 
 def arm_space(translation: float, rotation: float) -> ActionSpace:

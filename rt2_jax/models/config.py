@@ -1,17 +1,28 @@
 """What a model is: frozen dataclasses, written to JSON beside the weights."""
 
 import dataclasses
-import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
+
+import msgspec
 
 from rt2_jax.errors import UserError
+from rt2_jax.typed import INT_MAX, Natural, NotNegative, Positive, build, check_fields, one_line, shown
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
 REMAT = ("none", "dots", "full")
 ACTIVATIONS = ("gelu", "silu")
 NORMS = ("rms", "layer")
+
+# Beyond any model that was ever trained, and within what shapes can be computed with.
+Width = Annotated[int, msgspec.Meta(ge=1, le=2**20)]
+Layers = Annotated[int, msgspec.Meta(ge=1, le=1024)]
+Heads = Annotated[int, msgspec.Meta(ge=1, le=4096)]
+Pixels = Annotated[int, msgspec.Meta(ge=1, le=2**14)]
+VocabSize = Annotated[int, msgspec.Meta(ge=1, le=2**24)]
+Token = Annotated[int, msgspec.Meta(ge=1, le=2**24)]
+Rate = Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,20 +38,23 @@ class VitConfig:
     different from each other; imported weights replace both.
     """
 
-    patch_size: int
-    width: int
-    layers: int
-    heads: int
-    head_dim: int
-    mlp: int
-    stem_widths: tuple[int, ...] = ()
+    patch_size: Pixels
+    width: Width
+    layers: Layers
+    heads: Heads
+    head_dim: Width
+    mlp: Width
+    stem_widths: Annotated[tuple[Width, ...], msgspec.Meta(max_length=8)] = ()
     parallel_blocks: bool = False
     qk_norm: bool = False
     qkv_bias: bool = True
     norm_bias: bool = True
-    branch_init: float = 1.0
-    position_std: float = 0.0
-    dropout_rate: float = 0.0
+    branch_init: NotNegative = 1.0
+    position_std: NotNegative = 0.0
+    dropout_rate: Rate = 0.0
+
+    def __post_init__(self):
+        check_fields(self, "model", "vision")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,20 +67,28 @@ class EncoderDecoderConfig:
     ``encoder_branch_init`` scales the last kernels of the encoder's residual branches when they are drawn.
     """
 
-    width: int
-    encoder_layers: int
-    decoder_layers: int
-    heads: int
-    head_dim: int
-    mlp: int
-    activation: str = "gelu"
+    width: Width
+    encoder_layers: Layers
+    decoder_layers: Layers
+    heads: Heads
+    head_dim: Width
+    mlp: Width
+    activation: Literal[ACTIVATIONS] = "gelu"
     tied_embeddings: bool = False
     per_layer_bias: bool = False
     decoder_norm_scale: bool = True
-    relative_buckets: int = 32
-    relative_max_distance: int = 128
-    encoder_branch_init: float = 1.0
-    dropout_rate: float = 0.0
+    relative_buckets: Annotated[int, msgspec.Meta(ge=4, le=2**16)] = 32
+    relative_max_distance: Annotated[int, msgspec.Meta(ge=1, le=INT_MAX)] = 128
+    encoder_branch_init: NotNegative = 1.0
+    dropout_rate: Rate = 0.0
+
+    def __post_init__(self):
+        check_fields(self, "model", "text")
+        _require(
+            self.relative_max_distance > self.relative_buckets // 2,
+            f"text.relative_max_distance {self.relative_max_distance} must be above {self.relative_buckets // 2}, half "
+            "of relative_buckets, which hold one distance each",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,29 +112,34 @@ class PrefixLmConfig:
     ``branch_init`` scales the last kernels of the residual branches when they are drawn.
     """
 
-    width: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    mlp: int
-    activation: str = "gelu"
-    rope_theta: float = 10_000.0
-    query_scale: float = 0.0
+    width: Width
+    layers: Layers
+    heads: Heads
+    kv_heads: Heads
+    head_dim: Width
+    mlp: Width
+    activation: Literal[ACTIVATIONS] = "gelu"
+    rope_theta: Positive = 10_000.0
+    query_scale: NotNegative = 0.0
     parallel_block: bool = False
-    norm: str = "rms"
+    norm: Literal[NORMS] = "rms"
     post_norms: bool = False
-    sliding_window: int = 0
-    global_every: int = 2
-    attention_softcap: float = 0.0
-    logits_softcap: float = 0.0
+    sliding_window: Natural = 0
+    global_every: Layers = 2
+    attention_softcap: NotNegative = 0.0
+    logits_softcap: NotNegative = 0.0
     scaled_inputs: bool = True
     bidirectional_prefix: bool = True
-    bos_id: int | None = None
-    separator_id: int | None = None
-    image_id: int | None = None
-    branch_init: float = 1.0
-    dropout_rate: float = 0.0
+    bos_id: Token | None = None
+    separator_id: Token | None = None
+    image_id: Token | None = None
+    branch_init: NotNegative = 1.0
+    dropout_rate: Rate = 0.0
+
+    def __post_init__(self):
+        check_fields(self, "model", "text")
+        _require(self.heads % self.kv_heads == 0, f"kv_heads {self.kv_heads} does not divide heads {self.heads}")
+        _require(self.head_dim % 2 == 0, f"head_dim {self.head_dim} is odd, and rotary positions turn pairs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,17 +150,18 @@ class LoraConfig:
     "decoder/blocks/self_attention/query".
     """
 
-    pattern: str
-    rank: int
-    alpha: float
+    pattern: Annotated[str, msgspec.Meta(max_length=4096)]
+    rank: Width
+    alpha: Positive
 
     def __post_init__(self):
+        check_fields(self, "model", "lora")
         try:
             re.compile(self.pattern)
-        except re.error as error:
-            raise UserError(f"lora pattern {self.pattern!r} is not a regular expression ({error}); mend it") from error
-        _require(self.rank >= 1, f"lora rank {self.rank} must be 1 or more")
-        _require(0.0 < self.alpha < math.inf, f"lora alpha {self.alpha} must be above 0 and finite; the rank is usual")
+        except (re.error, RecursionError, OverflowError) as error:
+            raise UserError(
+                f"lora pattern {shown(self.pattern)} is not a regular expression ({one_line(error)}); fix it"
+            ) from error
 
 
 # What "kind" says of a model's language model in JSON; models written before there were two have no kind.
@@ -158,21 +186,18 @@ class ModelConfig:
     name: str
     vision: VitConfig | None
     text: EncoderDecoderConfig | PrefixLmConfig
-    image_size: int
-    vocab_size: int
-    num_images: int = 1
-    compute_dtype: str = "float32"
-    remat: str = "none"
+    image_size: Pixels
+    vocab_size: VocabSize
+    num_images: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 1
+    compute_dtype: Literal[COMPUTE_DTYPES] = "float32"
+    remat: Literal[REMAT] = "none"
     scan_unroll: bool = False
     lora: LoraConfig | None = None
 
     def __post_init__(self):
+        check_fields(self, "model")
         _check_vision(self)
-        _check_text(self)
-        _require(
-            self.compute_dtype in COMPUTE_DTYPES, f"compute_dtype {self.compute_dtype!r} is none of {COMPUTE_DTYPES}"
-        )
-        _require(self.remat in REMAT, f"remat {self.remat!r} is none of {REMAT}")
+        _check_tokens(self)
 
     @property
     def tokens_per_image(self) -> int:
@@ -191,23 +216,35 @@ class ModelConfig:
         return tree
 
     @classmethod
-    def from_json(cls, tree: Mapping[str, Any]) -> "ModelConfig":
-        """The inverse of `to_json`; UserError for an unknown or missing field or a value out of range."""
-        tree = dict(tree)
-        vision, text = tree.pop("vision", {}), dict(tree.pop("text", {}))
-        if vision is not None:
-            vision = _build(VitConfig, {**vision, "stem_widths": tuple(vision.get("stem_widths", ()))})
-        kind = text.pop("kind", "encoder_decoder")
-        _require(kind in TEXT_KINDS, f"text kind {kind!r} is none of {tuple(TEXT_KINDS)}")
-        if tree.get("lora") is not None:
-            tree["lora"] = _build(LoraConfig, tree["lora"])
-        return _build(cls, {**tree, "vision": vision, "text": _build(TEXT_KINDS[kind], text)})
+    def from_json(cls, tree: Mapping[str, Any], where: str = "model", path: str = "") -> "ModelConfig":
+        """The inverse of `to_json`.
+
+        Args:
+            tree: JSON's values.
+            where, path: what holds them, for messages: "config", "model".
+
+        Raises:
+            UserError: an unknown or missing field, a wrong type, a value out of range.
+        """
+        text = tree.get("text") if isinstance(tree, Mapping) else None
+        if isinstance(text, Mapping):
+            start = f"{path}." if path else ""
+            kind = text.get("kind", "encoder_decoder")
+            if not isinstance(kind, str) or kind not in TEXT_KINDS:
+                raise UserError(f"{where}: {start}text.kind is {shown(kind)}; allowed: {', '.join(TEXT_KINDS)}")
+            fields = {name: value for name, value in text.items() if name != "kind"}
+            tree = {**tree, "text": build(TEXT_KINDS[kind], fields, where, f"{start}text")}
+        return build(cls, tree, where, path)
 
     def replace(self, **changes: Any) -> "ModelConfig":
         """A copy with fields changed, those of ``vision`` and ``text`` included by giving a dict for them."""
         for part in ("vision", "text"):
             if isinstance(changes.get(part), Mapping):
-                changes[part] = dataclasses.replace(getattr(self, part), **changes[part])
+                old = getattr(self, part)
+                fields = {} if old is None else vars(old)
+                changes[part] = build(
+                    VitConfig if old is None else type(old), {**fields, **changes[part]}, "model", part
+                )
         return dataclasses.replace(self, **changes)
 
 
@@ -222,45 +259,22 @@ def _check_vision(config: ModelConfig) -> None:
         f"image_size {config.image_size} is no multiple of patch_size {vision.patch_size}",
     )
     _require(
-        vision.patch_size % 2 ** len(vision.stem_widths) == 0 and min(vision.stem_widths, default=1) > 0,
-        f"stem_widths {vision.stem_widths} must be positive, and patch_size {vision.patch_size} a multiple of "
+        vision.patch_size % 2 ** len(vision.stem_widths) == 0,
+        f"vision.stem_widths are {len(vision.stem_widths)}, so patch_size {vision.patch_size} must be a multiple of "
         f"{2 ** len(vision.stem_widths)}, for each halves the frame",
     )
-    _require(0.0 <= vision.dropout_rate < 1.0, f"vision dropout_rate {vision.dropout_rate} must be in [0, 1)")
 
 
-def _check_text(config: ModelConfig) -> None:
-    text = config.text
-    _require(text.activation in ACTIVATIONS, f"activation {text.activation!r} is none of {ACTIVATIONS}")
-    _require(0.0 <= text.dropout_rate < 1.0, f"text dropout_rate {text.dropout_rate} must be in [0, 1)")
-    if isinstance(text, EncoderDecoderConfig):
-        return
-    _require(
-        text.kv_heads > 0 and text.heads % text.kv_heads == 0,
-        f"kv_heads {text.kv_heads} does not divide heads {text.heads}",
-    )
-    _require(text.head_dim % 2 == 0, f"head_dim {text.head_dim} is odd, and rotary positions turn pairs")
-    _require(text.norm in NORMS, f"norm {text.norm!r} is none of {NORMS}")
-    _require(text.sliding_window >= 0, f"sliding_window {text.sliding_window} must be 0 (none) or more")
-    _require(text.global_every >= 1, f"global_every {text.global_every} must be 1 or more")
+def _check_tokens(config: ModelConfig) -> None:
     for name in ("bos_id", "separator_id", "image_id"):
-        token = getattr(text, name)
+        token = getattr(config.text, name, None)
         _require(
-            token is None or 0 < token < config.vocab_size,
-            f"{name} {token} must be in 1..{config.vocab_size - 1}, the vocabulary's tokens but the pad, or None",
+            token is None or token < config.vocab_size,
+            f"text.{name} is {token}, allowed: 1 to {config.vocab_size - 1}, the vocabulary's tokens but the pad, or "
+            "None",
         )
-
-
-def _build(kind: type, tree: Mapping[str, Any]) -> Any:
-    fields = dataclasses.fields(kind)
-    unknown = sorted(set(tree) - {field.name for field in fields})
-    _require(not unknown, f"{kind.__name__} has no field {unknown[:1]}; is the file from a newer version?")
-    required = {field.name for field in fields if field.default is dataclasses.MISSING}
-    missing = sorted(required - set(tree))
-    _require(not missing, f"{kind.__name__} lacks the field {missing[:1]}; add it")
-    return kind(**tree)
 
 
 def _require(true: bool, message: str) -> None:
     if not true:
-        raise UserError(message)
+        raise UserError(f"model: {message}")

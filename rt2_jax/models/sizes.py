@@ -9,6 +9,7 @@ from rt2_jax.errors import UserError
 from rt2_jax.models import parts
 from rt2_jax.models.backbone import make_backbone
 from rt2_jax.models.config import EncoderDecoderConfig, ModelConfig, PrefixLmConfig, VitConfig
+from rt2_jax.typed import shown
 
 
 def _full(
@@ -67,7 +68,7 @@ PARTS = {
 def get_config(name: str) -> ModelConfig:
     """The named size; UserError names the known ones."""
     if name not in SIZES:
-        raise UserError(f"model size {name!r} is unknown; the sizes are {', '.join(SIZES)}")
+        raise UserError(f"model size {shown(name)} is unknown; the sizes are {', '.join(SIZES)}")
     return SIZES[name]
 
 

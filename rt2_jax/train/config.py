@@ -5,27 +5,63 @@ A config file holds ``get_config()``, which returns an ``ml_collections.ConfigDi
 """
 
 import dataclasses
-import difflib
+import importlib.machinery
 import importlib.util
 import json
+import os
 import pathlib
 import re
-import sys
-import types
-import typing
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import ml_collections
+import msgspec
 
 from rt2_jax.errors import UserError
 from rt2_jax.models.config import COMPUTE_DTYPES, LoraConfig
+from rt2_jax.typed import (
+    MAX_DEPTH,
+    Count,
+    Natural,
+    NotNegative,
+    PathText,
+    build,
+    check_fields,
+    one_line,
+    parse_json,
+    shown,
+    shown_path,
+)
 
 OPTIMIZERS = ("adafactor", "adamw", "muon")
 SCHEDULES = ("rsqrt", "constant", "cosine")
 MESH_AXES = ("slice", "data", "fsdp", "tensor")
 FREEZE_WORDS = ("train", "frozen")
 OVERRIDE_PREFIX = "--config."
+# What a run that goes on may be told to change beside what it always may (see `TrainConfig.may_change`).
+CHANGEABLE = (
+    "optimizer.learning_rate",
+    "optimizer.schedule",
+    "optimizer.warmup_steps",
+    "optimizer.weight_decay",
+    "optimizer.clip_norm",
+    "z_loss",
+    "dropout",
+    "augment.brightness",
+    "augment.contrast",
+    "augment.shift",
+    "model.compute_dtype",
+)
+# Fields that there were once, and what to do instead.
+REMOVED = {
+    "card": "a run takes its action bounds from its prepared data; remove it, and set the card when preparing",
+}
+
+Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+# Either an axis' size, or -1 for what is left.
+AxisSize = Annotated[int, msgspec.Meta(ge=-1, le=2**24)]
+# Weights are shares of their sum, which must be a number too.
+Weight = Annotated[float, msgspec.Meta(gt=0.0, le=1e9)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,19 +84,24 @@ class OptimizerConfig:
         min_dim_size_to_factor: Adafactor factors a parameter whose two largest dimensions reach this.
     """
 
-    name: str = "adafactor"
-    learning_rate: float = 1e-3
-    schedule: str = "rsqrt"
-    warmup_steps: int = 1000
-    weight_decay: float = 0.0
-    clip_norm: float = 0.0
-    beta1: float | None = None
-    beta2: float = 0.999
-    eps: float = 1e-8
-    decay_rate: float = 0.8
-    clip_threshold: float = 1.0
+    name: Literal[OPTIMIZERS] = "adafactor"
+    learning_rate: NotNegative = 1e-3
+    schedule: Literal[SCHEDULES] = "rsqrt"
+    warmup_steps: Natural = 1000
+    weight_decay: NotNegative = 0.0
+    clip_norm: NotNegative = 0.0
+    beta1: Annotated[float, msgspec.Meta(ge=0.0, le=0.9999)] | None = None
+    beta2: Annotated[float, msgspec.Meta(ge=0.0, le=0.999999)] = 0.999
+    eps: NotNegative = 1e-8
+    decay_rate: Share = 0.8
+    clip_threshold: NotNegative = 1.0
     multiply_by_parameter_scale: bool = True
-    min_dim_size_to_factor: int = 128
+    min_dim_size_to_factor: Count = 128
+
+    def __post_init__(self):
+        check_fields(self, "config", "optimizer")
+        if self.schedule == "rsqrt" and not self.warmup_steps:
+            raise UserError("config: optimizer.warmup_steps is 0, allowed: at least 1 with rsqrt; change the value")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,12 +112,15 @@ class AugmentConfig:
         brightness: adds a number of [-brightness, brightness] times the full range.
         contrast: scales about the image's mean by a factor of [1 - contrast, 1 + contrast].
         shift: moves the picture by up to this many pixels each way, its edge repeated. Places named in a target move
-            with it, so keep it under the target's resolution.
+            with it, so keep it under the target's resolution; it must be under the frame's side.
     """
 
-    brightness: float = 0.0
-    contrast: float = 0.0
-    shift: int = 0
+    brightness: Share = 0.0
+    contrast: Share = 0.0
+    shift: Natural = 0
+
+    def __post_init__(self):
+        check_fields(self, "config", "augment")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +135,6 @@ class TrainConfig:
         model: a name of `rt2_jax.models.sizes.SIZES`, a folder that `rt2 convert` or a run wrote, or a dict:
             ``{"size": name or folder, <field>: value, ...}`` where a nested dict overrides fields of a nested config.
         vocabulary: SentencePiece model file; empty means the shipped one.
-        card: dataset card (name or path) that holds the action bounds; goes into the bundle.
         prompt_len, target_len: tokens of a row; longer examples are an error when data is prepared or read.
         optimizer: see `OptimizerConfig`.
         lora: adapters beside kernels (see `rt2_jax.models.config.LoraConfig`). They train, the rest is frozen, unless
@@ -113,35 +156,44 @@ class TrainConfig:
         eval_batches: validation batches of each task at an evaluation.
         keep: complete checkpoints kept.
         tensorboard: also write TensorBoard summaries through CLU.
+        may_change: fields, beyond those that always may, whose change is accepted when a run goes on, e.g.
+            ("optimizer.learning_rate",); of `CHANGEABLE`.
+
+    Raises:
+        UserError: a wrong type, a value outside its limits, or values that do not fit together.
     """
 
-    data_dir: str
-    mixture: str | dict[str, float]
-    steps: int
-    batch_size: int
-    model: str | dict[str, Any] = "tiny"
-    vocabulary: str = ""
-    card: str = "tabletop"
-    prompt_len: int = 64
-    target_len: int = 64
+    data_dir: PathText
+    mixture: str | dict[str, Weight]
+    steps: Count
+    batch_size: Count
+    model: PathText | dict[str, Any] = "tiny"
+    vocabulary: PathText = ""
+    prompt_len: Count = 64
+    target_len: Count = 64
     optimizer: OptimizerConfig = OptimizerConfig()
     lora: LoraConfig | None = None
-    freeze: tuple[tuple[str, str], ...] = ()
-    frozen_dtype: str = "float32"
-    z_loss: float = 1e-4
-    dropout: float | None = None
+    freeze: tuple[tuple[str, Literal[FREEZE_WORDS]], ...] = ()
+    frozen_dtype: Literal[COMPUTE_DTYPES] = "float32"
+    z_loss: NotNegative = 1e-4
+    dropout: Annotated[float, msgspec.Meta(ge=0.0, le=0.99)] | None = None
     augment: AugmentConfig = AugmentConfig()
-    seed: int = 0
-    mesh: dict[str, int] = dataclasses.field(default_factory=dict)
-    microbatches: int = 1
-    init_from: str = ""
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)] = 0
+    mesh: dict[Literal[MESH_AXES], AxisSize] = dataclasses.field(default_factory=dict)
+    microbatches: Count = 1
+    init_from: PathText = ""
     ordered_integers: bool = False
-    log_every: int = 50
-    eval_every: int = 1000
-    eval_batches: int = 4
-    checkpoint_every: int = 1000
-    keep: int = 2
+    log_every: Count = 50
+    eval_every: Natural = 1000
+    eval_batches: Count = 4
+    checkpoint_every: Count = 1000
+    keep: Count = 2
     tensorboard: bool = False
+    may_change: tuple[Literal[CHANGEABLE], ...] = ()
+
+    def __post_init__(self):
+        check_fields(self, "config")
+        _check(self)
 
     def to_json(self) -> str:
         """The whole config as indented JSON; `make_config` reads it back."""
@@ -154,31 +206,9 @@ def load_config(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Trai
     Raises:
         UserError: no such file, no get_config(), or anything `make_config` refuses.
     """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise UserError(f"config {path} does not exist; name a Python file that has get_config()")
-    spec = importlib.util.spec_from_file_location(f"rt2_config_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        get_config = getattr(module, "get_config", None)
-        fields = _plain(get_config()) if callable(get_config) else None
-    except Exception as error:
-        raise UserError(f"config {path} does not run: {type(error).__name__}: {error}; mend the file") from error
-    if not isinstance(fields, dict):
-        raise UserError(f"config {path} has no get_config() that returns a ConfigDict; define one")
+    fields = _file_fields(path)
     for override in overrides:
-        key, separator, text = override.partition("=")
-        if not separator or not key.startswith(OVERRIDE_PREFIX):
-            raise UserError(f"argument {override!r} is unknown; set a config's value as --config.steps=100")
-        key = key.removeprefix(OVERRIDE_PREFIX)
-        node = fields
-        *parents, last = key.split(".")
-        for parent in parents:
-            node = node.setdefault(parent, {})
-            if not isinstance(node, dict):
-                raise UserError(f"override {key}: {parent} is not a group of fields; name a field of the config")
-        node[last] = _parse(text)
+        _override(fields, override)
     return make_config(fields)
 
 
@@ -188,146 +218,105 @@ def make_config(fields: Mapping[str, Any] | ml_collections.ConfigDict) -> TrainC
     Raises:
         UserError: an unknown or missing key, a wrong type, or a value outside its limits; it names all three.
     """
-    config = _build(TrainConfig, _plain(fields), "")
-    _check(config)
-    return config
+    fields = _plain(fields)
+    for key, instead in REMOVED.items():
+        if isinstance(fields, Mapping) and key in fields:
+            raise UserError(f"config: {key} is gone: {instead}")
+    return build(TrainConfig, fields, "config")
 
 
-def _parse(text: str) -> Any:
+def _file_fields(path: str | pathlib.Path) -> dict[str, Any]:
+    """What the get_config() of a file returns."""
+    name = f"config {shown_path(path)}"
+    # os.path's answer is no, where pathlib raises, for a name that is too long for the file system.
+    if not os.path.exists(path):
+        raise UserError(f"{name} does not exist; name a Python file that has get_config()")
+    if not os.path.isfile(path):
+        raise UserError(f"{name} is no file; name a Python file that has get_config()")
+    loader = importlib.machinery.SourceFileLoader(f"rt2_config_{pathlib.Path(path).stem}", str(path))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
     try:
-        return json.loads(text)
-    except ValueError:
+        loader.exec_module(module)
+        get_config = getattr(module, "get_config", None)
+        fields = _plain(get_config()) if callable(get_config) else None
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit too: a config that leaves Python has configured nothing
+        raise UserError(f"{name} does not run: {type(error).__name__}: {one_line(error)}; fix the file") from error
+    if not isinstance(fields, dict):
+        raise UserError(f"{name} has no get_config() that returns a ConfigDict; define one")
+    return fields
+
+
+def _override(fields: dict[str, Any], override: str) -> None:
+    """Sets the field that an argument of the command line names."""
+    key, separator, text = override.partition("=")
+    if not separator or not key.startswith(OVERRIDE_PREFIX):
+        raise UserError(f"argument {shown(override)} is unknown; set a config's value as --config.steps=100")
+    *parents, last = names = key.removeprefix(OVERRIDE_PREFIX).split(".")
+    if not all(names) or len(names) > MAX_DEPTH:
+        raise UserError(
+            f"argument {shown(override)} names no field of a config; set one as --config.optimizer.learning_rate=1e-3"
+        )
+    node = fields
+    for parent in parents:
+        node = node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            raise UserError(
+                f"override {shown_path('.'.join(names))}: {shown_path(parent)} is not a group of fields; name a field of "
+                "the config"
+            )
+    node[last] = _parse(text, key)
+
+
+def _parse(text: str, key: str) -> Any:
+    if len(text) > 1 and text[0] in "[{":
+        return parse_json(text, f"override {shown(key)} = {shown(text)}", "fix the value")
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.MsgspecError, UnicodeError):
         return {"True": True, "False": False, "None": None}.get(text, text)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, depth: int = 0) -> Any:
     """ConfigDicts, tuples and field references become dicts, tuples and plain values."""
+    if depth > MAX_DEPTH:
+        raise UserError(f"config: {shown(value)} is nested more than {MAX_DEPTH} levels deep; take it apart")
     if isinstance(value, ml_collections.ConfigDict):
         value = value.to_dict()
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return tuple(_plain(item) for item in value)
+        return tuple(_plain(item, depth + 1) for item in value)
     return value
 
 
-def _build(cls: type, fields: Any, prefix: str) -> Any:
-    if isinstance(fields, cls):
-        return fields
-    if not isinstance(fields, Mapping):
-        raise UserError(f"config: {prefix.rstrip('.')} is {fields!r}, needs a group of the fields of {cls.__name__}")
-    hints = typing.get_type_hints(cls)
-    known = {field.name: field for field in dataclasses.fields(cls)}
-    for key in fields:
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {prefix}{close[0]}?" if close else f"allowed: {', '.join(sorted(known))}"
-            raise UserError(f"config: unknown key {prefix}{key} = {fields[key]!r}; {hint}")
-    values = {}
-    for name, field in known.items():
-        if name in fields:
-            values[name] = _typed(fields[name], hints[name], prefix + name)
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise UserError(f"config: {prefix}{name} is missing; set it to a value of type {_type_name(hints[name])}")
-    return cls(**values)
-
-
-def _typed(value: Any, hint: Any, key: str) -> Any:
-    """`value` as the annotated type; ints pass as floats, nothing else is converted."""
-    if dataclasses.is_dataclass(hint):
-        return _build(hint, value, key + ".")
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        for option in arguments:
-            if dataclasses.is_dataclass(option) and isinstance(value, Mapping):
-                return _build(option, value, key + ".")
-            try:
-                return _typed(value, option, key)
-            except UserError:
-                continue
-    elif origin is dict and isinstance(value, Mapping):
-        return {name: _typed(item, arguments[1], f"{key}.{name}") for name, item in value.items()}
-    elif origin is tuple and isinstance(value, tuple | list):
-        if arguments[-1] is Ellipsis:
-            return tuple(_typed(item, arguments[0], f"{key}[{i}]") for i, item in enumerate(value))
-        if len(value) == len(arguments):
-            return tuple(_typed(*pair, f"{key}[{i}]") for i, pair in enumerate(zip(value, arguments, strict=True)))
-    elif hint is Any or (hint is types.NoneType and value is None):
-        return value
-    elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    elif isinstance(hint, type) and type(value) is hint:
-        return value
-    raise UserError(f"config: {key} is {value!r} ({type(value).__name__}), needs {_type_name(hint)}; change the value")
-
-
-def _type_name(hint: Any) -> str:
-    return getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else str(hint)
-
-
 def _check(config: TrainConfig) -> None:
-    optimizer = config.optimizer
-    for key, value, allowed in (
-        ("optimizer.name", optimizer.name, OPTIMIZERS),
-        ("optimizer.schedule", optimizer.schedule, SCHEDULES),
-        ("frozen_dtype", config.frozen_dtype, COMPUTE_DTYPES),
-        *(("freeze", word, FREEZE_WORDS) for _, word in config.freeze),
-        *(("mesh", axis, MESH_AXES) for axis in config.mesh),
-    ):
-        if value not in allowed:
-            raise UserError(f"config: {key} is {value!r}; allowed: {', '.join(allowed)}")
-    rsqrt = optimizer.schedule == "rsqrt"
-    bounds = (
-        ("steps", config.steps, 1, None),
-        ("batch_size", config.batch_size, 1, None),
-        ("microbatches", config.microbatches, 1, config.batch_size),
-        ("prompt_len", config.prompt_len, 1, None),
-        ("target_len", config.target_len, 1, None),
-        ("log_every", config.log_every, 1, None),
-        ("eval_every", config.eval_every, 0, None),
-        ("eval_batches", config.eval_batches, 1, None),
-        ("checkpoint_every", config.checkpoint_every, 1, None),
-        ("keep", config.keep, 1, None),
-        ("seed", config.seed, 0, 2**32 - 1),
-        ("z_loss", config.z_loss, 0.0, None),
-        ("dropout", config.dropout or 0.0, 0.0, 0.99),
-        ("augment.brightness", config.augment.brightness, 0.0, 1.0),
-        ("augment.contrast", config.augment.contrast, 0.0, 1.0),
-        ("augment.shift", config.augment.shift, 0, None),
-        ("optimizer.learning_rate", optimizer.learning_rate, 0.0, None),
-        ("optimizer.warmup_steps", optimizer.warmup_steps, 1 if rsqrt else 0, None),
-        ("optimizer.weight_decay", optimizer.weight_decay, 0.0, None),
-        ("optimizer.clip_norm", optimizer.clip_norm, 0.0, None),
-        ("optimizer.beta1", optimizer.beta1 or 0.0, 0.0, 0.9999),
-        ("optimizer.beta2", optimizer.beta2, 0.0, 0.999999),
-        ("optimizer.eps", optimizer.eps, 0.0, None),
-        ("optimizer.decay_rate", optimizer.decay_rate, 0.0, 1.0),
-        ("optimizer.clip_threshold", optimizer.clip_threshold, 0.0, None),
-        ("optimizer.min_dim_size_to_factor", optimizer.min_dim_size_to_factor, 1, None),
-        *((f"mesh.{axis}", size, -1, None) for axis, size in config.mesh.items()),
-    )
-    for key, value, low, high in bounds:
-        if not low <= value <= (sys.float_info.max if high is None else high):
-            limit = f"at least {low}" if high is None else f"{low} to {high}"
-            raise UserError(f"config: {key} is {value!r}, allowed: {limit}; change the value")
-    if config.batch_size % config.microbatches:
+    """What no field's type says."""
+    if config.microbatches > config.batch_size or config.batch_size % config.microbatches:
         raise UserError(
             f"config: batch_size {config.batch_size} does not divide into microbatches = {config.microbatches}; "
             "choose a divisor"
         )
+    sizes = list(config.mesh.values())
+    if 0 in sizes or sizes.count(-1) > 1:
+        raise UserError(f"config: mesh is {config.mesh}; each size must be 1 or more, and one may be -1, what is left")
     if config.ordered_integers and config.init_from:
         raise UserError(
-            f"config: ordered_integers is for random weights, but init_from is {config.init_from!r}; leave one out"
+            f"config: ordered_integers is for random weights, but init_from is {shown_path(config.init_from)!r}; leave "
+            "one out"
         )
     if config.lora and not config.init_from and not config.freeze:
         raise UserError(
             "config: lora trains beside weights that stand still, but init_from is empty and they would be random; "
             "name a bundle or run"
         )
-    if isinstance(config.mixture, dict) and (not config.mixture or min(config.mixture.values()) <= 0):
+    if not config.mixture:
         raise UserError(f"config: mixture is {config.mixture!r}; name one task at least, each weight above 0")
     for pattern, _ in config.freeze:
         try:
             re.compile(pattern)
-        except re.error as error:
-            raise UserError(f"config: freeze pattern {pattern!r} is not a regular expression ({error})") from error
+        except (re.error, RecursionError, OverflowError) as error:
+            raise UserError(
+                f"config: freeze pattern {shown(pattern)} is not a regular expression ({one_line(error)}); fix it"
+            ) from error

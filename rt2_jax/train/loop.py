@@ -61,7 +61,7 @@ def train(config: TrainConfig, workdir: str | pathlib.Path) -> int:
 
 def _train(config: TrainConfig, workdir: pathlib.Path) -> int:
     vocabulary = Vocabulary.load(config.vocabulary or DEFAULT_VOCABULARY)
-    card = load_card(config.card)
+    card = load_card("tabletop")
     weights = task_weights(config)
     model = model_config(config, vocabulary)
     backbone = make_backbone(model)

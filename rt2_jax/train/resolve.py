@@ -1,17 +1,25 @@
 """What a config's names stand for: task weights and the model."""
 
 import dataclasses
-import pathlib
+import os
 from collections.abc import Mapping
 from typing import Any
 
 from rt2_jax.data.mixtures import mixture_weights
 from rt2_jax.errors import UserError
-from rt2_jax.models.config import ModelConfig, PrefixLmConfig
+from rt2_jax.models.config import ModelConfig
 from rt2_jax.models.sizes import SIZES, get_config
 from rt2_jax.tokens.vocabulary import Vocabulary
 from rt2_jax.train.bundle import BUNDLE_FILE, read_meta
 from rt2_jax.train.config import TrainConfig
+from rt2_jax.typed import shown, shown_path
+
+PREFIX_LM = "prefix_lm"
+# Fields of a model that something else decides, and what does.
+_DECIDED = {
+    "lora": "set the config's own lora instead",
+    "vocab_size": "the vocabulary decides it; remove it",
+}
 
 
 def task_weights(config: TrainConfig) -> dict[str, float]:
@@ -29,28 +37,44 @@ def model_config(config: TrainConfig, vocabulary: Vocabulary) -> ModelConfig:
     """The model of a config, with the vocabulary's size and image token and the config's dropout and adapters.
 
     Raises:
-        UserError: an unknown size or field, or values that do not fit together.
+        UserError: an unknown size or field, a wrong type, or values that do not fit together.
     """
     fields: dict[str, Any] = {"size": config.model} if isinstance(config.model, str) else dict(config.model)
-    model = _sized(fields.pop("size", "tiny"))
-    if "lora" in fields:
-        raise UserError(f"config: model.lora is {fields['lora']!r}; set the config's own lora instead")
-    text = dict(fields.get("text", {}))
-    if config.dropout is not None:
-        text["dropout_rate"] = config.dropout
-    if isinstance(model.text, PrefixLmConfig) and model.text.image_id is None:
-        # A prompt places an image where the vocabulary's token for images stands.
-        text.setdefault("image_id", vocabulary.image_id)
-    fields["text"] = text
-    try:
-        return model.replace(**{**fields, "vocab_size": vocabulary.size, "lora": config.lora})
-    except TypeError as error:
-        known = ", ".join(field.name for field in dataclasses.fields(ModelConfig))
-        raise UserError(f"config: model {config.model!r}: {error}; allowed: size, {known}") from error
+    tree = _sized(fields.pop("size", "tiny")).to_json()
+    if tree["text"]["kind"] == PREFIX_LM and tree["text"]["image_id"] is None:
+        # A prompt places an image where the vocabulary's token for images stands, unless the config says otherwise.
+        tree["text"]["image_id"] = vocabulary.image_id
+    for name, instead in _DECIDED.items():
+        if name in fields:
+            raise UserError(f"config: model.{name} is {shown(fields[name])}; {instead}")
+    for name, value in fields.items():
+        # A part's fields are changed one by one; a model without vision can be given one whole.
+        old = tree.get(name)
+        tree[name] = {**(old if isinstance(old, dict) else {}), **value} if isinstance(value, Mapping) else value
+    if config.dropout is not None and isinstance(tree["text"], dict):
+        tree["text"]["dropout_rate"] = config.dropout
+    model = ModelConfig.from_json({**tree, "vocab_size": vocabulary.size}, "config", "model")
+    check_augment(config, model)
+    return dataclasses.replace(model, lora=config.lora)
 
 
-def _sized(size: str) -> ModelConfig:
+def check_augment(config: TrainConfig, model: ModelConfig) -> None:
+    """Raises a UserError where pictures would be moved out of their frame."""
+    shift = config.augment.shift
+    if shift >= model.image_size:
+        raise UserError(
+            f"config: augment.shift is {shift}, allowed: 0 to {model.image_size - 1}, less than the model's frames of "
+            f"{model.image_size} pixels; change the value"
+        )
+
+
+def _sized(size: Any) -> ModelConfig:
     """A named size, or the model of a folder with a bundle.json, as `rt2 convert` writes it."""
-    if size not in SIZES and (pathlib.Path(size) / BUNDLE_FILE).is_file():
-        return ModelConfig.from_json(read_meta(size)["model"])
+    if not isinstance(size, str):
+        raise UserError(
+            f"config: model.size is {shown(size)} ({type(size).__name__}), needs str; name a size or folder"
+        )
+    # os.path's answer is no, where pathlib raises, for a name that is too long for the file system.
+    if size not in SIZES and os.path.isfile(os.path.join(size, BUNDLE_FILE)):
+        return ModelConfig.from_json(read_meta(size).get("model"), shown_path(os.path.join(size, BUNDLE_FILE)), "model")
     return get_config(size)
