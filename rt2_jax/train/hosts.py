@@ -34,12 +34,17 @@ def join_hosts() -> None:
         jax.distributed.initialize()
 
 
+def is_first() -> bool:
+    """Whether this is the only or the first host: the one that writes files. It does not start JAX's devices."""
+    return not jax.distributed.is_initialized() or jax.process_index() == 0
+
+
 def agree(problem: str | None) -> str | None:
     """What went wrong on the first host that has a problem, told to all; None when none has one.
 
     All hosts call it together and wait for each other in it, so that they go on, or give up, together.
     """
-    if jax.process_count() == 1:
+    if not jax.distributed.is_initialized() or jax.process_count() == 1:
         return problem
     mine = np.zeros(_PROBLEM_BYTES, np.uint8)
     text = np.frombuffer((problem or "").encode()[:_PROBLEM_BYTES], np.uint8)
