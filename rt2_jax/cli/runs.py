@@ -30,10 +30,15 @@ def add_train(verbs) -> None:
 
 
 def _train(arguments) -> int:
-    from rt2_jax.train.config import load_config
-    from rt2_jax.train.loop import train
+    from rt2_jax.train.signals import StopSignals, ignore_signals_at_exit
 
-    return train(load_config(arguments.config, arguments.rest), arguments.workdir)
+    with StopSignals() as signals:  # before JAX is imported, which takes seconds
+        from rt2_jax.train.config import load_config
+        from rt2_jax.train.loop import train
+
+        code = train(load_config(arguments.config, arguments.rest), arguments.workdir, signals)
+        ignore_signals_at_exit()
+    return code
 
 
 def add_eval(verbs) -> None:

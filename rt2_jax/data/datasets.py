@@ -15,10 +15,10 @@ from rich.progress import Progress
 from rt2_jax.actions import DatasetCard, action_statistics, load_card, save_card
 from rt2_jax.data import rlds
 from rt2_jax.data.demonstrations import RobotJob, WebJob, play_demonstrations, render_web, simulator_pool
-from rt2_jax.data.files import whole_file, write_error
 from rt2_jax.data.progress import progress_bar
 from rt2_jax.data.tfds_folder import INFO_NAME, FolderSpec, Shard, finish, missing_shards, write_shard
 from rt2_jax.errors import UserError
+from rt2_jax.files.writing import whole_file, write_error
 
 CARD_NAME = "card.json"
 FORMAT = 1

@@ -1,6 +1,6 @@
 """``rt2 data prepare``: runs seqio tasks once and writes their examples as ArrayRecord, which training reads anywhere.
 
-A split is written to a folder beside its place and renamed when it is whole. Imports TensorFlow.
+A split is written to a folder beside its place, sealed, and renamed when it is whole. Imports TensorFlow.
 """
 
 import collections
@@ -20,17 +20,18 @@ from rich.progress import Progress
 
 from rt2_jax.actions import ActionBins, DatasetCard
 from rt2_jax.data import tasks as tabletop
-from rt2_jax.data.files import whole_folder, write_error
 from rt2_jax.data.mixtures import ROBOT, WEB
 from rt2_jax.data.progress import progress_bar
 from rt2_jax.data.records import (
     INDEX_NAME,
+    KIND,
     SPLITS,
     PreparedIndex,
     Record,
     again,
     encode_record,
     index_to_json,
+    is_prepared,
     meaning_difference,
     prepared_dir,
     read_index,
@@ -39,6 +40,7 @@ from rt2_jax.data.seqio_vocabulary import SeqioVocabulary
 from rt2_jax.data.task_modules import registered_by
 from rt2_jax.data.tfds_folder import INFO_NAME
 from rt2_jax.errors import UserError
+from rt2_jax.files.writing import whole_folder, write_error
 from rt2_jax.inputs.images import decode_image, encode_jpeg, resize_image
 from rt2_jax.tokens.vocabulary import Vocabulary
 
@@ -94,7 +96,8 @@ def prepare(
         The index of every split, kept ones included.
 
     Raises:
-        UserError: an unknown task, one with another vocabulary, data prepared otherwise, a bad example, a full disk.
+        UserError: an unknown task, one with another vocabulary, data prepared otherwise or damaged, a split that
+            another process is preparing, a bad example, a full disk.
     """
     data_dir = pathlib.Path(data_dir)
     if not isinstance(vocabulary, Vocabulary):
@@ -159,7 +162,7 @@ def _prepare_split(
     folder = prepared_dir(data_dir, task.name, split)
     source = _source_hash(task)
     meaning = _meaning(task)
-    if folder.exists() and not overwrite:
+    if is_prepared(folder) and not overwrite:
         index = read_index(data_dir, task.name, split)
         differing = _difference(index, vocabulary, source, limits, meaning)
         if differing:
@@ -167,7 +170,7 @@ def _prepare_split(
         return index
     bar = progress.add_task(f"{task.name}/{split}", total=None)
     try:
-        with whole_folder(folder) as partial:
+        with whole_folder(folder, KIND, overwrite=overwrite) as partial:
             writer = _SplitWriter(partial, task.name, limits)
             for images, prompts, targets in _chunks(task, split):
                 for image, prompt, target in zip(images, prompts, targets, strict=True):

@@ -37,7 +37,7 @@ class PreparedSplit:
         """Opens ``<data_dir>/prepared/<task>/<split>``.
 
         Raises:
-            UserError: it is not prepared, empty, or its files are not those of its index.
+            UserError: it is not prepared, empty, or its files are not those that were sealed with its index.
         """
         self.index = read_index(data_dir, task, split)
         self._mend = again(data_dir, task)
@@ -82,6 +82,8 @@ class PreparedSplit:
         size = self.index.image_size
         try:
             record = decode_record(data)
+            if record.task != self.index.task:
+                raise ValueError(f"it belongs to task {record.task!r}")
             frames = np.stack([decode_image(image) for image in record.images])
         except (ValueError, UserError) as error:
             raise self._corrupt(key, error) from error

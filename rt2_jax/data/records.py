@@ -1,11 +1,13 @@
 """The prepared form of a task: step-level records in ArrayRecord files, and the index that describes them.
 
-Layout: ``<data_dir>/prepared/<task>/<split>/`` holds ``part-00000.array_record`` ... and ``index.json``. No TensorFlow.
+Layout: ``<data_dir>/prepared/<task>/<split>/`` holds ``part-00000.array_record`` ..., ``index.json`` and the
+``manifest.json`` that seals them. No TensorFlow.
 """
 
 import dataclasses
 import json
 import pathlib
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,8 +18,10 @@ from rt2_jax.actions.bins import ActionBins
 from rt2_jax.actions.card import STATISTICS, DatasetCard, card_from_json, card_to_json
 from rt2_jax.data.mixtures import ROBOT, WEB
 from rt2_jax.errors import UserError
+from rt2_jax.files.manifest import MANIFEST_NAME, find_damage, read_manifest, told
 
 FORMAT = 2
+KIND = "prepared split"
 INDEX_NAME = "index.json"
 SPLITS = ("train", "validation")
 
@@ -122,8 +126,9 @@ def prepared_dir(data_dir: str | pathlib.Path, task: str, split: str) -> pathlib
 
 def prepared_tasks(data_dir: str | pathlib.Path) -> tuple[str, ...]:
     """Names of the tasks that have at least one prepared split, sorted."""
-    found = {path.parent.parent.name for path in (pathlib.Path(data_dir) / "prepared").glob(f"*/*/{INDEX_NAME}")}
-    return tuple(sorted(name for name in found if not name.startswith(".")))
+    # Names with a dot in front are what a killed process was writing.
+    found = [path.parent for path in (pathlib.Path(data_dir) / "prepared").glob(f"*/*/{INDEX_NAME}")]
+    return tuple(sorted({path.parent.name for path in found if not path.name.startswith(".")}))
 
 
 def index_to_json(index: PreparedIndex) -> str:
@@ -134,17 +139,22 @@ def index_to_json(index: PreparedIndex) -> str:
 
 
 def read_index(data_dir: str | pathlib.Path, task: str, split: str) -> PreparedIndex:
-    """Reads a prepared split's index.
+    """Reads a prepared split's index, once its bytes are those that were sealed.
+
+    Of the split's other files names and sizes are checked; each record has a checksum of its own, checked when read.
 
     Raises:
-        UserError: the split is not prepared, or its index is of another format or damaged.
+        UserError: the split is not prepared, not whole, of another format or damaged.
     """
     folder = prepared_dir(data_dir, task, split)
     path = folder / INDEX_NAME
-    if not path.is_file():
+    if not is_prepared(folder):
         known = ", ".join(prepared_tasks(data_dir)) or "none"
         raise UserError(f"{folder} is not a prepared split (prepared tasks: {known}); run `rt2 data prepare` first")
     mend = again(data_dir, task)
+    damage = _why_damaged(folder)
+    if damage:
+        raise UserError(f"{folder}: {damage}; {mend}")
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         version = fields.pop("format", None)
@@ -156,6 +166,25 @@ def read_index(data_dir: str | pathlib.Path, task: str, split: str) -> PreparedI
     if (index.task, index.split) != (task, split):
         raise UserError(f"{path} describes {index.task}/{index.split}, not {task}/{split}; {mend}")
     return index
+
+
+def is_prepared(folder: pathlib.Path) -> bool:
+    """Whether a folder is a prepared split, whole or damaged."""
+    return (folder / INDEX_NAME).is_file() or (folder / MANIFEST_NAME).is_file()
+
+
+def _why_damaged(folder: pathlib.Path) -> str | None:
+    try:
+        manifest = read_manifest(folder)
+        if manifest is None:
+            return f"prepared by an earlier release or damaged (no {MANIFEST_NAME})"
+        if manifest.kind != KIND or INDEX_NAME not in manifest.files:
+            return f"it is sealed as {told(manifest)}, not as {KIND}"
+        return find_damage(folder, manifest, [INDEX_NAME])
+    except UserError:
+        return f"{MANIFEST_NAME} is damaged"
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
 
 
 def action_meaning(
@@ -230,7 +259,7 @@ def _first_difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple
 
 def again(data_dir: str | pathlib.Path, task: str) -> str:
     """The fix for anything that is wrong with a prepared task."""
-    command = f"rt2 data prepare --data {data_dir} --tasks {task} --overwrite"
+    command = shlex.join(["rt2", "data", "prepare", "--data", str(data_dir), "--tasks", task, "--overwrite"])
     return f"run `{command}`" + ("" if task in {*ROBOT, *WEB} else ", with the --task-modules that register the task")
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from rt2_jax.data.files import sync, whole_file, write_error
 from rt2_jax.errors import UserError
+from rt2_jax.files.writing import sync, whole_file, write_error
 
 BUILD_NAME = "build.json"
 INFO_NAME = "dataset_info.json"

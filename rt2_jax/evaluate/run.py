@@ -55,7 +55,7 @@ def make_policy(bundle: LoadedBundle, **sampling: Any) -> Policy:
     """
     if bundle.bins is None:
         raise UserError(
-            f"{bundle.path} holds weights that know no robot (rt2 sample --prompt asks them in text); "
+            f"{bundle.path} holds pretrained weights that know no robot (rt2 sample --prompt asks them in text); "
             f"train from them: config.init_from = {bundle.path}"
         )
     return Policy(

@@ -1,9 +1,11 @@
 """A run's checkpoints: state, position in the data and bundle metadata, saved together and restored exactly."""
 
 import dataclasses
-import logging
+import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+import shutil
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,10 +15,25 @@ from jax.experimental import multihost_utils
 
 from rt2_jax.errors import UserError
 from rt2_jax.files.disk import check_space, raise_if_disk_full
+from rt2_jax.files.manifest import read_manifest, shares
+from rt2_jax.files.writing import seal
 from rt2_jax.train.bundle_meta import model_hash
+from rt2_jax.train.hosts import agree
 from rt2_jax.train.params import check_shapes, first_line, tree_bytes
 from rt2_jax.train.state import TrainState
-from rt2_jax.train.steps import CHECKPOINTS_DIR, why_damaged
+from rt2_jax.train.steps import (
+    CHECKPOINTS_DIR,
+    SEALED_FORMAT,
+    STEP_KIND,
+    listed_steps,
+    log_passed_over,
+    read_progress,
+    why_changed,
+    why_unsealed,
+)
+
+# A step on its way out: no number, so that a removal which is cut off leaves no half step.
+_OLD = "old_"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,16 +52,36 @@ class Progress:
 class Checkpoints:
     """The checkpoints of one run directory, saved in the background while training goes on.
 
+    A step counts as saved once Orbax has committed it and every file of it is hashed into its ``manifest.json``; only
+    then do older ones go, so that there is always a whole one.
+
     Args:
         run_dir: they go to ``<run_dir>/checkpoints/<step>/{params,opt_state,progress}``.
         meta: the run's bundle metadata (see `bundle.bundle_meta`): saved with each step, compared at restore.
         keep: complete steps kept.
+        facts: what else the progress of each step is to hold, as JSON values.
     """
 
-    def __init__(self, run_dir: str | pathlib.Path, meta: Mapping[str, Any], keep: int = 2):
+    def __init__(
+        self,
+        run_dir: str | pathlib.Path,
+        meta: Mapping[str, Any],
+        keep: int = 2,
+        facts: Mapping[str, Any] | None = None,
+    ):
         self._directory = pathlib.Path(run_dir).resolve() / CHECKPOINTS_DIR
-        self._meta = dict(meta)
-        self._manager = ocp.CheckpointManager(
+        self._meta, self._facts, self._keep = dict(meta), dict(facts or {}), keep
+        self._sealing: threading.Thread | None = None
+        self._failure: BaseException | None = None
+        self._steps: set[int] = set()
+
+    @functools.cached_property
+    def _manager(self) -> ocp.CheckpointManager:
+        """Made when first needed, for making it changes the folder."""
+        if jax.process_index() == 0:
+            for path in self._directory.glob(f"{_OLD}*"):
+                shutil.rmtree(path, ignore_errors=True)
+        manager = ocp.CheckpointManager(
             self._directory,
             item_handlers={
                 "params": ocp.StandardCheckpointHandler(),
@@ -54,9 +91,12 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(
                 create=True,
                 cleanup_tmp_directories=True,
-                preservation_policy=ocp.checkpoint_managers.LatestN(keep),
+                # All: it would remove the last whole step as soon as the next is committed, which is not yet sealed.
+                preservation_policy=ocp.checkpoint_managers.LatestN(None),
             ),
         )
+        self._steps = set(listed_steps(self._directory))
+        return manager
 
     def save(self, state: TrainState, progress: Progress) -> None:
         """Starts saving; returns once the arrays are copied off the devices. A step already saved is left alone.
@@ -65,65 +105,90 @@ class Checkpoints:
             UserError: the disk has no room for this save, or the one before found none. The last complete step still
                 loads.
         """
-        if progress.step in self._manager.all_steps():
+        manager = self._manager
+        self.wait()
+        if progress.step in self._steps:
             return
         check_space(self._directory, tree_bytes((state.params, state.opt_state)))
+        saved = {"format": SEALED_FORMAT, **dataclasses.asdict(progress), "bundle": self._meta, **self._facts}
         try:
-            self._manager.save(
+            manager.save(
                 progress.step,
                 args=ocp.args.Composite(
                     params=ocp.args.StandardSave(state.params),
                     opt_state=ocp.args.StandardSave(state.opt_state),
-                    progress=ocp.args.JsonSave({**dataclasses.asdict(progress), "bundle": self._meta}),
+                    progress=ocp.args.JsonSave(saved),
                 ),
             )
         except Exception as error:
             raise_if_disk_full(error, self._directory)
             raise
+        self._sealing = threading.Thread(target=self._seal, args=(progress.step,), name="rt2-seal")
+        self._sealing.start()
 
     def wait(self) -> None:
-        """Returns when the last save is complete; errors as `save`."""
-        try:
-            self._manager.wait_until_finished()
-        except Exception as error:
-            raise_if_disk_full(error, self._directory)
-            raise
+        """Returns when the last save is sealed, on all hosts; errors as `save`."""
+        if self._sealing is None:
+            return
+        failure = self._join()
+        # The first host seals; the others hear from it here.
+        problem = agree(failure and first_line(failure))
+        if failure is not None:
+            raise_if_disk_full(failure, self._directory)
+            raise failure
+        if problem is not None:
+            raise UserError(f"{self._directory}: another host could not save ({problem}); start all hosts again")
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *unused: object) -> None:
+    def __exit__(self, error: object, *unused: object) -> None:
         """Waits and frees the manager's threads; errors as `save`."""
         try:
-            self.wait()
+            if error is None:
+                self.wait()
+            elif failure := self._join():  # the other hosts may be elsewhere: no word with them
+                raise_if_disk_full(failure, self._directory)
+                raise failure
         finally:
-            self._manager.close()
+            if "_manager" in vars(self):
+                self._manager.close()
 
     def preempted(self, step: int) -> bool:
         """Whether any host was told to stop (SIGTERM); all hosts hear it at the same step. Needs jax.distributed."""
         return self._manager.reached_preemption(step)
 
-    def restore(self, abstract: TrainState) -> tuple[TrainState, Progress] | None:
+    def restore(
+        self, abstract: TrainState, admit: Callable[[int, Mapping[str, Any]], None] | None = None
+    ) -> tuple[TrainState, Progress] | None:
         """The newest step that is whole, on whatever mesh `abstract` names; None when there is none.
 
-        A step that lacks files or cannot be read is passed over with a warning.
+        A step with a byte that is not as it was saved, or that cannot be read, is passed over with a warning, before
+        Orbax sees it; it is then renamed, for the run will come to its number again.
 
         Args:
             abstract: `TrainState` of ShapeDtypeStructs with shardings.
+            admit: told the step's number and its progress before its arrays are read; raises what speaks against
+                going on from it. Nothing in the folder has changed by then.
 
         Raises:
             UserError: the step belongs to another model or vocabulary, or every step is damaged.
         """
         damaged = []
-        for step in sorted(self._manager.all_steps(), reverse=True):
-            reason = why_damaged(self._directory / str(step))
+        for step in listed_steps(self._directory):
+            reason = self._why_damaged(step)
             found = None
             if reason is None:
-                found, reason = self._read(step, abstract)
-            if found is not None:
+                progress = read_progress(self._directory / str(step))
+                if admit:
+                    admit(step, progress)
+                self._check_meta(progress["bundle"], step)
+                found, reason = self._read(step, abstract, progress)
+                reason = agree(reason)
+            if found is not None and reason is None:
                 self._set_aside(damaged)
                 return found
-            logging.warning("checkpoint step %d is passed over: %s", step, reason)
+            log_passed_over(step, reason or "it cannot be read")
             damaged.append(step)
         if damaged:
             raise UserError(
@@ -131,35 +196,83 @@ class Checkpoints:
             )
         return None
 
-    def _read(self, step: int, abstract: TrainState) -> tuple[tuple[TrainState, Progress] | None, str | None]:
+    def _why_damaged(self, step: int) -> str | None:
+        """As `steps.why_damaged`; each host hashes a part of the files, and all come to the same answer."""
+        step_dir = self._directory / str(step)
+        reason = agree(why_unsealed(step_dir))
+        if reason is not None:
+            return reason
+        try:
+            manifest = read_manifest(step_dir)
+            mine = manifest and shares(manifest, jax.process_count())[jax.process_index()]
+            return agree(why_changed(step_dir, mine))
+        except UserError as error:
+            return agree(str(error))
+
+    def _seal(self, step: int) -> None:
+        """In a thread of its own: waits for Orbax, hashes what it wrote, then removes steps that are too many."""
+        try:
+            self._manager.wait_until_finished()
+            if jax.process_index() == 0:
+                seal(self._directory / str(step), STEP_KIND, {"step": step})
+            self._steps.add(step)
+            self._remove_old()
+        except BaseException as error:  # the main thread raises it
+            self._failure = error
+
+    def _remove_old(self) -> None:
+        old = sorted(self._steps)[: -self._keep]
+        self._steps -= set(old)
+        for step in old if jax.process_index() == 0 else ():
+            leaving = self._directory / f"{_OLD}{step}"
+            shutil.rmtree(leaving, ignore_errors=True)
+            (self._directory / str(step)).rename(leaving)
+            shutil.rmtree(leaving)
+
+    def _join(self) -> BaseException | None:
+        """Waits for the thread that seals; what went wrong in it."""
+        if self._sealing is None:
+            return None
+        self._sealing.join()
+        failure, self._sealing, self._failure = self._failure, None, None
+        try:
+            self._manager.wait_until_finished()  # tells every thread once of an error, so this one here
+        except Exception as error:
+            failure = failure or error
+        return failure
+
+    def _read(
+        self, step: int, abstract: TrainState, saved: Mapping[str, Any]
+    ) -> tuple[tuple[TrainState, Progress] | None, str | None]:
         """(what the step holds, None), or (None, why it cannot be read)."""
         where = self._directory / str(step)
         try:
-            saved = self._manager.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))["progress"]
-            self._check_meta(saved["bundle"], step)
-            stored = self._manager.item_metadata(step)
-            check_shapes(stored["params"].tree, abstract.params, f"{where}/params", "model")
-            check_shapes(stored["opt_state"].tree, abstract.opt_state, f"{where}/opt_state", "optimizer")
-            items = self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    params=ocp.args.StandardRestore(abstract.params),
-                    opt_state=ocp.args.StandardRestore(abstract.opt_state),
-                ),
-            )
+            with ocp.StandardCheckpointer() as checkpointer:
+                for item, wanted, what in (
+                    ("params", abstract.params, "model"),
+                    ("opt_state", abstract.opt_state, "optimizer"),
+                ):
+                    stored = checkpointer.metadata(where / item).item_metadata.tree
+                    check_shapes(stored, wanted, f"{where}/{item}", what)
+                params = checkpointer.restore(where / "params", abstract.params)
+                opt_state = checkpointer.restore(where / "opt_state", abstract.opt_state)
         except UserError:
             raise
         except Exception as error:  # Orbax raises the bare class for data that does not decode.
             return None, first_line(error)
         count = jax.device_put(np.asarray(saved["step"], np.int32), abstract.step.sharding)
-        state = TrainState(count, items["params"], items["opt_state"])
-        return (state, Progress(saved["step"], saved["example"])), None
+        return (TrainState(count, params, opt_state), Progress(saved["step"], saved["example"])), None
 
     def _check_meta(self, saved: Mapping[str, Any], step: int) -> None:
-        pairs = (
-            ("vocabulary", saved["vocabulary"]["sha256"], self._meta["vocabulary"]["sha256"]),
-            ("model", model_hash(saved["model"]), model_hash(self._meta["model"])),
-        )
+        try:
+            pairs = (
+                ("vocabulary", saved["vocabulary"]["sha256"], self._meta["vocabulary"]["sha256"]),
+                ("model", model_hash(saved["model"]), model_hash(self._meta["model"])),
+            )
+        except (KeyError, TypeError, AttributeError) as error:  # a step without a manifest, for others are hashed
+            raise UserError(
+                f"checkpoint {self._directory / str(step)} has damaged bundle metadata ({error!r}); remove that step"
+            ) from error
         for what, found, wanted in pairs:
             if found != wanted:
                 raise UserError(
@@ -179,4 +292,3 @@ class Checkpoints:
                 path.rename(aside)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("damaged steps are set aside")
-        self._manager.reload()

@@ -1,14 +1,17 @@
-"""Joining the other hosts of a job, before anything else touches JAX."""
+"""The other hosts of a job: joining them before anything else touches JAX, agreeing with them on what went wrong."""
 
 import os
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from rt2_jax.errors import UserError
 
 # Set by whoever starts several processes by hand; GKE sets TPU_WORKER_HOSTNAMES on the hosts of a TPU slice.
 ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 CLUSTER_SIGNS = ("TPU_WORKER_HOSTNAMES", "MEGASCALE_COORDINATOR_ADDRESS")
+_PROBLEM_BYTES = 512
 
 
 def join_hosts() -> None:
@@ -29,6 +32,26 @@ def join_hosts() -> None:
         raise UserError(f"{named[0]} is set, but {ADDRESS}, {COUNT} and {INDEX} are needed together; set all or none")
     elif any(os.environ.get(sign) for sign in CLUSTER_SIGNS):
         jax.distributed.initialize()
+
+
+def is_first() -> bool:
+    """Whether this is the only or the first host: the one that writes files. It does not start JAX's devices."""
+    return not jax.distributed.is_initialized() or jax.process_index() == 0
+
+
+def agree(problem: str | None) -> str | None:
+    """What went wrong on the first host that has a problem, told to all; None when none has one.
+
+    All hosts call it together and wait for each other in it, so that they go on, or give up, together.
+    """
+    if not jax.distributed.is_initialized() or jax.process_count() == 1:
+        return problem
+    mine = np.zeros(_PROBLEM_BYTES, np.uint8)
+    text = np.frombuffer((problem or "").encode()[:_PROBLEM_BYTES], np.uint8)
+    mine[: len(text)] = text
+    rows = np.asarray(multihost_utils.process_allgather(mine))
+    told = [row.tobytes().rstrip(b"\0").decode(errors="replace") for row in rows]
+    return next((text for text in told if text), None)
 
 
 def _number(name: str) -> int:

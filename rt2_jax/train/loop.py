@@ -3,20 +3,19 @@
 import contextlib
 import math
 import pathlib
-import signal
 import sys
-import threading
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
-from rt2_jax.actions.bins import ActionBins
-from rt2_jax.actions.card import load_card
 from rt2_jax.data.reader import BatchReader, make_reader
+from rt2_jax.data.records import action_meaning
 from rt2_jax.errors import UserError
 from rt2_jax.files.disk import check_space, raise_if_disk_full
+from rt2_jax.files.writing import write_text
 from rt2_jax.inputs.batch import Batch
 from rt2_jax.models.backbone import make_backbone
 from rt2_jax.parallel.mesh import make_mesh
@@ -25,44 +24,60 @@ from rt2_jax.tokens.vocabulary import DEFAULT_VOCABULARY, Vocabulary
 from rt2_jax.train.bundle_meta import bundle_meta, write_meta
 from rt2_jax.train.checkpoint import Checkpoints, Progress
 from rt2_jax.train.config import TrainConfig
-from rt2_jax.train.hosts import join_hosts
+from rt2_jax.train.folder import RunFolder, find_folder
+from rt2_jax.train.history import record_start
+from rt2_jax.train.hosts import is_first, join_hosts
 from rt2_jax.train.losses import SUMS, summarize
 from rt2_jax.train.metrics import MetricsLog, ProgressBar
 from rt2_jax.train.params import tree_bytes
 from rt2_jax.train.resolve import model_config, task_weights
+from rt2_jax.train.resume import Changes, check_changes, check_meaning, find_changes, step_facts
+from rt2_jax.train.signals import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PREEMPTED, StopSignals
 from rt2_jax.train.start import fresh_state
 from rt2_jax.train.state import TrainState
 from rt2_jax.train.step import Program, check_constrained, make_program
-
-EXIT_DONE = 0
-EXIT_PREEMPTED = 42  # a JobSet restarts the job on this code
-EXIT_INTERRUPTED = 130
+from rt2_jax.train.steps import CHECKPOINTS_DIR, step_identity
 
 
-def train(config: TrainConfig, workdir: str | pathlib.Path) -> int:
+def train(config: TrainConfig, workdir: str | pathlib.Path, signals: StopSignals | None = None) -> int:
     """Trains to ``config.steps``, going on from the newest whole checkpoint under `workdir`.
 
-    Writes ``config.json``, ``bundle.json``, ``vocabulary.model``, ``metrics.jsonl`` and ``checkpoints/`` there.
+    Writes ``config.json``, ``bundle.json``, ``vocabulary.model``, ``metrics.jsonl``, ``history.jsonl`` and
+    ``checkpoints/`` there. A start that is refused changes nothing there.
+
+    Args:
+        config: see `TrainConfig`.
+        workdir: the run's folder; one run at a time has it.
+        signals: entered already, by a program that listens from its first moment; None listens while this runs.
 
     Returns:
-        0 when done, 42 after SIGTERM (saved; start again), 130 after Ctrl-C (saved).
+        0 when done, 42 after SIGTERM (saved; start again), 130 after Ctrl-C (saved). Either signal ends the process
+        itself, with that code, where there is nothing to save yet.
 
     Raises:
         UserError: anything in the config, the data or the checkpoints that does not fit, before the first step where it
-            can be known by then; a loss that is not finite; a full disk.
+            can be known by then; a loss that is not finite; a full disk; another run in `workdir`.
     """
-    workdir = pathlib.Path(workdir).resolve()
-    join_hosts()
-    try:
-        return _train(config, workdir)
-    except OSError as error:
-        raise_if_disk_full(error, workdir)
-        raise
+    with contextlib.ExitStack() as stack:
+        if signals is None:
+            signals = stack.enter_context(StopSignals(enabled=not jax.distributed.is_initialized()))
+        path = find_folder(workdir)
+        join_hosts()
+        if jax.distributed.is_initialized():
+            signals.leave_to_jax()
+        folder = RunFolder(path)
+        signals.at_exit(folder.release)
+        stack.enter_context(folder)
+        try:
+            return _train(config, folder, signals)
+        except OSError as error:
+            raise_if_disk_full(error, path)
+            raise
 
 
-def _train(config: TrainConfig, workdir: pathlib.Path) -> int:
+def _train(config: TrainConfig, folder: RunFolder, signals: StopSignals) -> int:
+    workdir = folder.path
     vocabulary = Vocabulary.load(config.vocabulary or DEFAULT_VOCABULARY)
-    card = load_card("tabletop")
     weights = task_weights(config)
     model = model_config(config, vocabulary)
     backbone = make_backbone(model)
@@ -71,33 +86,53 @@ def _train(config: TrainConfig, workdir: pathlib.Path) -> int:
     data = Data(config, weights, program, vocabulary.sha256)
     data.check()
     check_space(workdir, tree_bytes((program.state.params, program.state.opt_state)))
+    card, bins = action_meaning(config.data_dir, weights) or (None, None)
     lengths = {"prompt_len": config.prompt_len, "target_len": config.target_len}
-    meta = bundle_meta(model, vocabulary, card, ActionBins(card.space), tasks=weights, **lengths)
+    meta = bundle_meta(model, vocabulary, card, bins, tasks=weights, **lengths)
+    facts = step_facts(config, weights)
+    changes: Changes | None = {}
+
+    def admit(step: int, saved: Mapping[str, Any]) -> None:
+        nonlocal changes
+        check_meaning(saved, bins, f"{workdir} at step {step}")
+        changes = find_changes(saved, facts, meta)
+        check_changes(changes or {}, config.may_change, f"{workdir} at step {step}")
+
     with partitioned(mesh):
         check_constrained(program, backbone)
-        checkpoints = Checkpoints(workdir, meta, config.keep)
-        restored = checkpoints.restore(program.state)
+        checkpoints = Checkpoints(workdir, meta, config.keep, facts)
+        restored = checkpoints.restore(program.state, admit)
         state, progress = restored or (fresh_state(config, program, backbone, vocabulary), Progress(0, 0))
-        if jax.process_index() == 0:
-            (workdir / "config.json").write_text(config.to_json(), encoding="utf-8")
+        if is_first():
+            write_text(workdir / "config.json", config.to_json())
             write_meta(workdir, meta, vocabulary)
+            identity = step_identity(workdir / CHECKPOINTS_DIR / str(progress.step)) if restored else None
+            record_start(workdir, progress.step, identity, changes)
+            if changes is None:
+                print(
+                    f"note: step {progress.step} was saved by an earlier release, without its config; what has changed "
+                    "since then is not known",
+                    file=sys.stderr,
+                )
         with checkpoints:
-            return _run(config, workdir, program, data, checkpoints, state, progress)
+            return _run(config, folder, signals, program, data, checkpoints, state, progress)
 
 
 def _run(
     config: TrainConfig,
-    workdir: pathlib.Path,
+    folder: RunFolder,
+    signals: StopSignals,
     program: Program,
     data: "Data",
     checkpoints: Checkpoints,
     state: TrainState,
     start: Progress,
 ) -> int:
-    first, step, stopped = jax.process_index() == 0, start.step, None
+    workdir, first, step, stopped = folder.path, is_first(), start.step, None
     window = Window(data.tasks)
+    if step >= config.steps:
+        signals.defer()  # done already: a signal must not make it look otherwise
     with contextlib.ExitStack() as stack:
-        signals = stack.enter_context(StopSignals())
         log = stack.enter_context(MetricsLog(workdir, step, config.tensorboard, enabled=first))
         bar = stack.enter_context(ProgressBar(config.steps, step, config.batch_size, enabled=first))
         reader = stack.enter_context(data.reader("train", start.example))
@@ -107,6 +142,7 @@ def _run(
         while step < config.steps and not stopped:
             with jax.transfer_guard("disallow"):
                 state, metrics = program.train_step(state, batch)
+            signals.defer()  # compiled, and on its way: from now on there is a step to save
             step += 1
             last = step == config.steps
             window.add(metrics)
@@ -125,8 +161,10 @@ def _run(
             stopped = signals.received or ("SIGTERM" if signals.coordinated and checkpoints.preempted(step) else None)
             if step % config.checkpoint_every == 0 or last or stopped:
                 window.check_finite(step)
+                folder.check()
                 with bar.paused():
                     checkpoints.save(state, Progress(step, start.example + (step - start.step) * config.batch_size))
+    checkpoints.wait()
     if not stopped or step == config.steps:
         return EXIT_DONE
     print(f"{stopped}: saved at step {step} of {config.steps}; run the same command to go on", file=sys.stderr)
@@ -244,36 +282,6 @@ class Data:
             name: jax.make_array_from_process_local_data(self._shapes[name].sharding, array, self._shapes[name].shape)
             for name, array in batch.tree().items()
         }
-
-
-class StopSignals:
-    """Turns the first SIGINT or SIGTERM into a request to stop after the step; a second Ctrl-C stops at once.
-
-    Attributes:
-        received: the signal's name, or None.
-        coordinated: jax.distributed runs, and then listens for SIGTERM itself, so that all hosts stop at one step.
-    """
-
-    def __init__(self):
-        self.received: str | None = None
-        self.coordinated = jax.distributed.is_initialized()
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> "StopSignals":
-        if threading.current_thread() is threading.main_thread():
-            # Hosts that stop alone leave the others waiting, so there Ctrl-C keeps its plain meaning.
-            wanted = () if self.coordinated else (signal.SIGINT, signal.SIGTERM)
-            self._previous = {number: signal.signal(number, self._receive) for number in wanted}
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _receive(self, number: int, _: Any) -> None:
-        if self.received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.received = signal.Signals(number).name
 
 
 def _short(numbers: dict[str, float], tasks: tuple[str, ...]) -> str:

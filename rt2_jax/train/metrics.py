@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import pathlib
 import sys
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from rt2_jax.errors import UserError
+from rt2_jax.files.writing import write_text
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -22,7 +24,8 @@ class MetricsLog:
 
     Args:
         run_dir: holds metrics.jsonl and, with `tensorboard`, the summaries in ``tensorboard/``.
-        step: the run goes on from here: lines of later steps, which will be written again, are dropped.
+        step: the run goes on from here: lines of later steps, which will be written again, are dropped. A file with
+            damaged lines is kept beside, as metrics.jsonl.damaged.
         tensorboard: also write summaries through CLU.
         enabled: False on all hosts but the first: nothing is written.
 
@@ -36,17 +39,15 @@ class MetricsLog:
             return
         self._writer = _summary_writer(run_dir / "tensorboard") if tensorboard else None
         path = run_dir / METRICS_FILE
-        kept = [line for line in read_metrics(path) if line["step"] <= step]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        os.replace(temporary, path)
-        self._file = path.open("a", encoding="utf-8")
+        kept = [line for line in _repaired(path) if line["step"] <= step]
+        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+        # Unbuffered, so that a line is written by one call, whole.
+        self._file = path.open("ab", buffering=0)
 
     def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
         """One line, on disk when this returns."""
         if self._file:
-            self._file.write(json.dumps({"step": step, "split": split, **metrics}) + "\n")
-            self._file.flush()
+            self._file.write((json.dumps({"step": step, "split": split, **metrics}) + "\n").encode())
         if self._writer:
             self._writer.write_scalars(step, {f"{split}/{name}": value for name, value in metrics.items()})
 
@@ -60,15 +61,45 @@ class MetricsLog:
 
 
 def read_metrics(path: str | pathlib.Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl, [] when there is none; a last line cut short by a kill is left out."""
+    """The lines of a metrics.jsonl, [] when there is none; what is no such line is left out."""
     path = pathlib.Path(path)
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            continue
+    return _parsed(path.read_bytes())[0] if path.is_file() else []
+
+
+def _repaired(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl that is about to be written again; one that is damaged is kept aside."""
+    if not os.path.lexists(path):
+        return []
+    lines, damaged = _parsed(path.read_bytes()) if path.is_file() else ([], 0)
+    if damaged or not path.is_file():
+        aside, number = path.with_name(f"{path.name}.damaged"), 0
+        while os.path.lexists(aside):
+            number += 1
+            aside = path.with_name(f"{path.name}.damaged_{number}")
+        os.rename(path, aside)
+        what = f"{damaged} lines of {path} are no metrics and left out" if damaged else f"{path} is no file"
+        logging.warning("%s; it is kept as %s", what, aside.name)
     return lines
+
+
+def _parsed(data: bytes) -> tuple[list[dict[str, Any]], int]:
+    """The lines, and how many of them are damaged: a last one cut short by a kill is not."""
+    *ended, last = data.split(b"\n")
+    lines = [_line(text) for text in ended if text.strip()]
+    damaged = lines.count(None)
+    return [line for line in (*lines, _line(last)) if line is not None], damaged
+
+
+def _line(text: bytes) -> dict[str, Any] | None:
+    """One line of metrics: the step, the split, and numbers; None when it is none."""
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(line, dict) or type(line.get("step")) is not int or not isinstance(line.get("split"), str):
+        return None
+    numbers = all(type(value) in (int, float) for name, value in line.items() if name != "split")
+    return line if numbers else None
 
 
 def _summary_writer(directory: pathlib.Path) -> Any:

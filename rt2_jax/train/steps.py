@@ -1,33 +1,104 @@
-"""The steps of a run: which of their folders are whole."""
+"""The steps of a run's ``checkpoints/``: which of them are whole, told before a reader touches their arrays.
+
+A step is saved once every file of it is hashed into ``<step>/manifest.json``. Steps of releases before that have none,
+and pass by the names of their files.
+"""
 
 import json
+import logging
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rt2_jax.errors import UserError
+from rt2_jax.files.manifest import Manifest, find_damage, find_missing, read_manifest, told
 
 CHECKPOINTS_DIR = "checkpoints"
 PARAMS_DIR = "params"
-COMMIT_FILE = "commit_success.txt"
 STEP_KIND = "checkpoint"
+COMMIT_FILE = "commit_success.txt"
+# The first format of a step's progress, and of its bundle metadata, that comes with a manifest.
+SEALED_FORMAT = 2
 STEP_FILES = {
     "params": ("_METADATA", "manifest.ocdbt", COMMIT_FILE),
     "opt_state": ("_METADATA", "manifest.ocdbt", COMMIT_FILE),
     "progress": ("metadata", COMMIT_FILE),
 }
 
+_log = logging.getLogger(__name__)
+
+
+def listed_steps(checkpoints: pathlib.Path) -> list[int]:
+    """Numbers of all step folders, whole or not, newest first."""
+    if not checkpoints.is_dir():
+        return []
+    numbers = {int(path.name) for path in checkpoints.iterdir() if path.name.isdecimal()}
+    # A save names its folder "7", never "007".
+    return sorted((number for number in numbers if (checkpoints / str(number)).is_dir()), reverse=True)
+
 
 def whole_steps(checkpoints: pathlib.Path, verify: bool = True) -> Iterator[int]:
-    """Steps whose folders are whole, newest first."""
-    steps = sorted((int(path.name) for path in checkpoints.iterdir() if path.name.isdigit()), reverse=True)
-    for step in steps:
-        if why_damaged(checkpoints / str(step), verify) is None:
+    """The whole steps, newest first; each is looked at when it is asked for, a damaged one passed over with a line."""
+    for step in listed_steps(checkpoints):
+        reason = why_damaged(checkpoints / str(step), verify)
+        if reason is None:
             yield step
+        else:
+            log_passed_over(step, reason)
+
+
+def complete_steps(checkpoints: pathlib.Path) -> list[int]:
+    """The steps that are whole as far as names and sizes tell, newest first."""
+    return list(whole_steps(checkpoints, verify=False))
+
+
+def log_passed_over(step: int, reason: str) -> None:
+    """The one line about a damaged step."""
+    _log.warning("checkpoint step %d is passed over: %s", step, reason)
 
 
 def why_damaged(step_dir: pathlib.Path, verify: bool = True) -> str | None:
-    """What a checkpoint step lacks, or None when it is whole."""
+    """What is wrong with a step, in a few words, or None when it is whole; without `verify` no file is hashed."""
+    return why_unsealed(step_dir) or (why_changed(step_dir) if verify else None)
+
+
+def why_unsealed(step_dir: pathlib.Path) -> str | None:
+    """As `why_damaged`, from names, sizes, the manifest and the progress alone."""
+    try:
+        reason = why_incomplete(step_dir)
+        if reason:
+            return reason
+        manifest = read_manifest(step_dir)
+        if manifest is not None:
+            return _why_another(manifest, step_dir) or find_missing(step_dir, manifest)
+        progress = read_progress(step_dir)
+    except UserError as error:
+        return str(error)
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
+    if progress.get("step") != int(step_dir.name):
+        return f"it holds step {progress.get('step')!r}"
+    formats = (progress.get("format", 1), progress["bundle"].get("format", 1))
+    # Saves before the manifest came are whole without one.
+    return None if all(number == 1 for number in formats) else "its manifest is missing, so its save was cut off"
+
+
+def why_changed(step_dir: pathlib.Path, paths: Iterable[str] | None = None) -> str | None:
+    """Which of a sealed step's files (of those at `paths`, when given) have not the bytes that were saved, or None."""
+    try:
+        manifest = read_manifest(step_dir)
+        return None if manifest is None else find_damage(step_dir, manifest, paths)
+    except UserError as error:
+        return str(error)
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
+
+
+def why_incomplete(step_dir: pathlib.Path) -> str | None:
+    """What a step lacks of the files that every release writes, or None.
+
+    Orbax lists any folder with a number for a name, copies without their commit file or data included.
+    """
     wanted = [COMMIT_FILE, "_CHECKPOINT_METADATA"]
     wanted += [f"{item}/{name}" for item, names in STEP_FILES.items() for name in names]
     for name in wanted:
@@ -39,9 +110,30 @@ def why_damaged(step_dir: pathlib.Path, verify: bool = True) -> str | None:
     return None
 
 
+def step_identity(step_dir: pathlib.Path) -> str | None:
+    """The identity of a sealed step; None for one of an earlier release."""
+    manifest = read_manifest(step_dir)
+    return manifest and manifest.identity
+
+
 def read_progress(step_dir: pathlib.Path) -> dict[str, Any]:
-    """The JSON of a step's progress."""
+    """A step's progress: "step", "example", "bundle" and, in newer ones, "format", "config" and "data".
+
+    Raises:
+        UserError: it cannot be read, or lacks one of the first three.
+    """
+    path = step_dir / "progress" / "metadata"
     try:
-        return json.loads((step_dir / "progress" / "metadata").read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{step_dir} has no progress that can be read") from error
+        progress = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read ({type(error).__name__}); copy the step again") from error
+    kinds = {"step": int, "example": int, "bundle": dict}
+    if not isinstance(progress, dict) or any(type(progress.get(name)) is not kind for name, kind in kinds.items()):
+        raise UserError(f"{path} is no progress of a run; copy the step again")
+    return progress
+
+
+def _why_another(manifest: Manifest, step_dir: pathlib.Path) -> str | None:
+    if manifest.kind == STEP_KIND and dict(manifest.facts) == {"step": int(step_dir.name)}:
+        return None
+    return f"it is sealed as {told(manifest)}"

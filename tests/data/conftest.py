@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from rt2_jax.data.records import PreparedIndex, Record, encode_record, index_to_json, prepared_dir
+from rt2_jax.data.records import KIND, PreparedIndex, Record, encode_record, index_to_json, prepared_dir
+from rt2_jax.files.writing import seal
 from rt2_jax.inputs.images import encode_jpeg
 
 SIZE = 8
@@ -49,6 +50,7 @@ def write_prepared(
     defaults = {"vocabulary": "a" * 64, "image_size": SIZE, "num_images": 1, "longest_prompt": 1, "longest_target": 4}
     index = PreparedIndex(task, split, count, tuple(written), **(defaults | fields))
     (folder / "index.json").write_text(index_to_json(index))
+    seal(folder, KIND)
     return index
 
 

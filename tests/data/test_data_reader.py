@@ -134,18 +134,31 @@ def test_a_dropped_reader_ends_its_threads(data):
 def test_a_truncated_or_missing_file_is_named(data):
     path = prepared_dir(data, "vqa", "train") / "part-00000.array_record"
     path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(UserError, match="part-00000.array_record cannot be read.*--tasks vqa"):
+    with pytest.raises(UserError, match="part-00000.array_record has 5000 bytes instead of .*--tasks vqa"):
         read(data, 1)
     path.unlink()
-    with pytest.raises(UserError, match="part-00000.array_record cannot be read.*--tasks vqa"):
+    with pytest.raises(UserError, match="part-00000.array_record is missing.*--tasks vqa"):
         read(data, 1)
 
 
-def test_a_swapped_file_is_noticed(data):
+def test_a_file_of_the_right_size_that_is_no_array_record_is_named(data):
+    path = prepared_dir(data, "vqa", "train") / "part-00000.array_record"
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(UserError, match="part-00000.array_record (cannot be read|holds 0 records).*--tasks vqa"):
+        read(data, 1)
+
+
+def test_a_swapped_file_is_noticed(data, prepared):
     folder = prepared_dir(data, "vqa", "train")
     (folder / "part-00001.array_record").write_bytes((folder / "part-00000.array_record").read_bytes())
     with pytest.raises(UserError, match="holds 13 records, its index says 12"):
         read(data, 1)
+    prepared(data, "alike", 25)
+    (folder / "part-00001.array_record").write_bytes(
+        (prepared_dir(data, "alike", "train") / "part-00001.array_record").read_bytes()
+    )
+    with pytest.raises(UserError, match="record 0 is corrupt .it belongs to task 'alike'.; .*--tasks vqa"):
+        list(iterate_once(data, "vqa", "train", 8, 2, 5))
 
 
 def test_a_missing_task_names_the_command(data):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from rt2_jax.actions import ActionBins, load_card
 from rt2_jax.data.records import (
+    KIND,
     PreparedIndex,
     Record,
     action_meaning,
@@ -18,6 +19,7 @@ from rt2_jax.data.records import (
     read_index,
 )
 from rt2_jax.errors import UserError
+from rt2_jax.files.writing import seal
 
 TABLETOP, FRACTAL = load_card("tabletop"), load_card("fractal20220817_data")
 TOKENS = st.lists(st.integers(0, 2**31 - 1), max_size=40)
@@ -64,13 +66,52 @@ def test_a_split_that_is_not_prepared_names_the_command(tmp_path, prepared):
         None,
     ],
 )
-def test_a_damaged_or_foreign_index_is_refused(tmp_path, prepared, change):
+@pytest.mark.parametrize("sealed", [False, True])
+def test_a_damaged_or_foreign_index_is_refused(tmp_path, prepared, change, sealed):
     prepared(tmp_path, "one", 5)
     path = tmp_path / "prepared" / "one" / "train" / "index.json"
     text = path.read_text()
     path.write_text(json.dumps(json.loads(text) | change) if change else text[:40])
-    with pytest.raises(UserError, match=r"index.json.*rt2 data prepare --data .* --tasks one --overwrite"):
+    if sealed:
+        seal(path.parent, KIND)
+    with pytest.raises(UserError, match=r"(index.json|train).*rt2 data prepare --data .* --tasks one --overwrite"):
         read_index(tmp_path, "one", "train")
+
+
+def test_bounds_changed_in_an_index_are_noticed(tmp_path, prepared):
+    prepared(tmp_path, "one", 5, **with_card(TABLETOP))
+    path = tmp_path / "prepared" / "one" / "train" / "index.json"
+    text = path.read_text()
+    path.write_text(text.replace("0.04", "0.09"))
+    with pytest.raises(UserError, match=r"one/train: index.json has changed since it was written; run `rt2 data prep"):
+        action_meaning(tmp_path, ["one"])
+    path.write_text(text)
+    assert action_meaning(tmp_path, ["one"])[0] == TABLETOP
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda path: path.unlink(), "prepared by an earlier release or damaged"),
+        (lambda path: path.write_text("{"), "manifest.json is damaged"),
+        (lambda path: path.write_bytes(b"\xff" * 900), "manifest.json is damaged"),
+        (lambda path: path.with_name("index.json").unlink(), "index.json is missing"),
+        (lambda path: seal(path.parent, "bundle"), "sealed as bundle, not as prepared split"),
+    ],
+)
+def test_a_split_that_is_not_sealed_as_one_is_refused(tmp_path, prepared, change, message):
+    prepared(tmp_path, "one", 5)
+    change(tmp_path / "prepared" / "one" / "train" / "manifest.json")
+    with pytest.raises(UserError, match=f"{message}.*; run `rt2 data prepare --data .* --tasks one --overwrite`"):
+        read_index(tmp_path, "one", "train")
+
+
+def test_what_a_killed_process_left_is_no_prepared_task(tmp_path, prepared):
+    prepared(tmp_path, "one", 5)
+    folder = tmp_path / "prepared" / "two" / ".train.rt2-partial"
+    folder.mkdir(parents=True)
+    (folder / "index.json").write_text("{}")
+    assert prepared_tasks(tmp_path) == ("one",)
 
 
 def with_card(card):
@@ -101,6 +142,7 @@ def test_an_index_whose_card_and_bins_disagree_is_refused(tmp_path, prepared):
     fields = json.loads(path.read_text())
     fields["bins"]["space"]["high"][3] = 8.0
     path.write_text(json.dumps(fields))
+    seal(path.parent, KIND)
     with pytest.raises(UserError, match="the upper bound of dz is 0.04 in its card, 8.0 in its bins; .*one space"):
         read_index(tmp_path, "one", "train")
     with pytest.raises(UserError, match="give both, or neither"):

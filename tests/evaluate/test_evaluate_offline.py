@@ -10,6 +10,7 @@ from rt2_jax.data.records import PreparedIndex, Record, encode_record, index_to_
 from rt2_jax.errors import UserError
 from rt2_jax.evaluate import offline
 from rt2_jax.evaluate.offline import Example
+from rt2_jax.files.writing import seal
 from rt2_jax.inputs.images import encode_jpeg
 from rt2_jax.inputs.prompts import plan_prompt, plan_target, robot_prompt
 from rt2_jax.tokens.action_text import action_text, parse_action_text
@@ -186,6 +187,7 @@ def prepared(tmp_path):
         "tabletop_web_vqa", "validation", 11, (("part-00000.array_record", 11),), vocabulary.sha256, 16, 1, 32, 8
     )
     (folder / "index.json").write_text(index_to_json(index), encoding="utf-8")
+    seal(folder, "prepared split")
     return tmp_path, vocabulary
 
 

@@ -1,5 +1,6 @@
 """`evaluate` from a bundle to the two files, with a real but very small model."""
 
+import dataclasses
 import json
 import shutil
 
@@ -13,6 +14,7 @@ from rt2_jax.data.records import PreparedIndex, Record, encode_record, index_to_
 from rt2_jax.errors import UserError
 from rt2_jax.evaluate.report import read_report
 from rt2_jax.evaluate.run import describe_checkpoint, evaluate
+from rt2_jax.files.writing import seal
 from rt2_jax.inputs.images import encode_jpeg
 from rt2_jax.inputs.prompts import locate_prompt, robot_prompt
 from rt2_jax.models.backbone import make_backbone
@@ -59,7 +61,10 @@ def workplace(tmp_path_factory):
         writer.close()
         files = (("part-00000.array_record", 4),)
         index = PreparedIndex(task, "validation", 4, files, vocabulary.sha256, SIZE, 1, 48, 24)
+        if task == "tabletop_robot_action":
+            index = dataclasses.replace(index, card=card, bins=bins)
         (folder / "index.json").write_text(index_to_json(index), encoding="utf-8")
+        seal(folder, "prepared split")
     return root
 
 
@@ -148,3 +153,35 @@ def test_only_the_tasks_named_are_scored(workplace, tmp_path):
     assert report["actions"] is None and [score["task"] for score in report["web"]] == ["tabletop_web_locate"]
     with pytest.raises(UserError, match="'tabletop_web_vqa' is not prepared in .*; choose from tabletop_robot_action"):
         scored("tabletop_web_vqa")
+
+
+def test_actions_of_other_bounds_are_not_compared(workplace, tmp_path):
+    bundle = load_bundle(workplace / "policy")
+    card = load_card("fractal20220817_data")
+    meta = bundle_meta(
+        bundle.backbone.config, bundle.vocabulary, card, ActionBins(card.space), prompt_len=48, target_len=24
+    )
+    save_bundle(tmp_path / "other", bundle.params, meta, bundle.vocabulary)
+    with pytest.raises(
+        UserError, match=r"tabletop_robot_action was prepared with other action bounds \(card tabletop\)"
+    ):
+        evaluate(tmp_path / "other", tmp_path / "out", workplace / "data", episodes=0, examples=2, progress=False)
+
+
+def test_a_damaged_reference_is_found_before_the_work(workplace, tmp_path, monkeypatch):
+    shutil.copytree(workplace / "reference", tmp_path / "damaged")
+    weights = next((tmp_path / "damaged" / "params").glob("ocdbt.process_*/d/*"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    monkeypatch.setattr("rt2_jax.evaluate.run.run_offline", None)
+    with pytest.raises(UserError, match="has changed since it was written"):
+        evaluate(workplace / "policy", tmp_path / "out", workplace / "data", reference=tmp_path / "damaged", episodes=0)
+
+
+def test_weights_that_were_shown_no_robot_are_scored_in_text(workplace, tmp_path):
+    bundle = load_bundle(workplace / "policy")
+    meta = {**bundle.meta, "card": None, "bins": None, "grammar": None}
+    save_bundle(tmp_path / "vlm", bundle.params, meta, bundle.vocabulary)
+    report = evaluate(tmp_path / "vlm", tmp_path / "out", workplace / "data", episodes=0, examples=2, progress=False)
+    assert report["actions"] is None and [score["task"] for score in report["web"]] == ["tabletop_web_locate"]
+    with pytest.raises(UserError, match="know no robot"):
+        evaluate(tmp_path / "vlm", tmp_path / "out", episodes=1, splits=["seen"], progress=False)

@@ -3,7 +3,10 @@
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from rt2_jax.actions.bins import ActionBins
+from rt2_jax.actions.card import load_card
 from rt2_jax.data.records import PreparedIndex, Record, encode_record, index_to_json, prepared_dir
+from rt2_jax.files.writing import seal
 from rt2_jax.inputs.images import encode_jpeg
 from rt2_jax.tokens.vocabulary import Vocabulary
 
@@ -31,8 +34,11 @@ FIELDS = {
 }
 
 
-def write_split(data_dir, task, split, count, seed):
-    """Prepares `count` examples: a frame of one grey, and three times its level, or "3 4", as the answer."""
+def write_split(data_dir, task, split, count, seed, card="tabletop"):
+    """Prepares `count` examples: a frame of one grey, and three times its level, or "3 4", as the answer.
+
+    The integers of "reach" are actions of `card`, "name" is a task of words.
+    """
     vocabulary = Vocabulary.load()
     folder = prepared_dir(data_dir, task, split)
     folder.mkdir(parents=True)
@@ -46,6 +52,7 @@ def write_split(data_dir, task, split, count, seed):
         target = np.asarray([*vocabulary.encode(text), vocabulary.eos_id], np.int32)
         writer.write(encode_record(Record((encode_jpeg(frame),), prompt, target, task)))
     writer.close()
+    card = load_card(card) if task == "reach" else None
     index = PreparedIndex(
         task=task,
         split=split,
@@ -56,5 +63,8 @@ def write_split(data_dir, task, split, count, seed):
         num_images=1,
         longest_prompt=3,
         longest_target=4,
+        card=card,
+        bins=card and ActionBins(card.space),
     )
     (folder / "index.json").write_text(index_to_json(index), encoding="utf-8")
+    seal(folder, "prepared split")
