@@ -12,7 +12,7 @@ from rt2_jax.models.backbone import Backbone
 from rt2_jax.models.config import LoraConfig, ModelConfig
 from rt2_jax.tokens.vocabulary import Vocabulary
 from rt2_jax.train.bundle import open_folder
-from rt2_jax.train.bundle_meta import check_vocabulary
+from rt2_jax.train.bundle_meta import check_vocabulary, read_meta
 from rt2_jax.train.config import TrainConfig
 from rt2_jax.train.integers import order_integers
 from rt2_jax.train.params import restore_params
@@ -43,8 +43,8 @@ def _params_from(
     source: pathlib.Path, program: Program, backbone: Backbone, vocabulary: Vocabulary, rng: jax.Array
 ) -> Any:
     """The parameters of a bundle or run; the adapters that it lacks are drawn."""
+    check_vocabulary(read_meta(source), vocabulary.sha256, "this run")
     opened = open_folder(source)
-    check_vocabulary(opened.meta, vocabulary.sha256, "this run")
     found, wanted = ModelConfig.from_json(opened.meta["model"]).lora, backbone.config.lora
     if found not in (None, wanted):
         raise UserError(
