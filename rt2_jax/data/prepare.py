@@ -130,7 +130,7 @@ def _registered(
     own = {*ROBOT, *WEB}
     if tasks is None and not modules or own & set(tasks or ()):
         known += tabletop.register(data_dir, vocabulary)
-    for task in tasks or ():
+    for task in known if tasks is None else tasks:
         if task not in seqio.TaskRegistry.names():
             choices = ", ".join(sorted({*known, *own, *seqio.TaskRegistry.names()}))
             raise UserError(f"task {task!r} is not registered; choose from: {choices}; or name its module")

@@ -215,11 +215,12 @@ def test_failed_demonstrations_are_replaced_by_the_next_seed(monkeypatch):
     [
         ({"robot_episodes": -1}, "robot episodes is -1; choose 0"),
         ({"robot_episodes": 0, "web_images": 0}, "both 0"),
-        ({"image_size": 4}, "image size is 4; choose 16 to 1024"),
+        ({"image_size": 4}, "image size is 4; choose 16 to 512"),
         ({"seed": 2**20}, "seed is 1048576; choose 0 to 1048575"),
         ({"noise": 2.0}, "noise is 2.0"),
         ({"skills": ("juggle",)}, "skills are.*juggle.*reach, pick"),
-        ({"workers": 0}, "workers is 0; choose at least 1"),
+        ({"workers": 0}, "workers is 0; choose 1 to 1024"),
+        ({"workers": 2000}, "workers is 2000; choose 1 to 1024"),
     ],
 )
 def test_arguments_out_of_their_limits_are_refused(tmp_path, change, message):

@@ -44,3 +44,28 @@ def test_inspect_refuses_what_it_cannot_show(tmp_path, prepared):
         inspect(tmp_path)
     with pytest.raises(UserError, match="examples per task is 0"):
         inspect(tmp_path, per_task=0)
+
+
+def test_inspect_finds_a_wrong_task_or_place_before_it_reads_anything(tmp_path, prepared, monkeypatch):
+    prepared(tmp_path, "mine", 5, vocabulary=Vocabulary.load().sha256)
+    monkeypatch.setattr("rt2_jax.data.inspect.examples", lambda *_: pytest.fail("it began"))
+    with pytest.raises(UserError, match="task 'yours' is not prepared in .*; choose from mine"):
+        inspect(tmp_path, tasks=["mine", "yours"])
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "folder.png").mkdir()
+    for out, named in (
+        (tmp_path / "file" / "sheet.png", "cannot write .*sheet.png|cannot write .*file"),
+        (tmp_path / "folder.png", "it is no file"),
+        (tmp_path / "sheet.txt", "ends in '.txt'; name a file that ends in .png"),
+        (tmp_path / "sheet", "ends in ''"),
+    ):
+        with pytest.raises(UserError, match=named):
+            inspect(tmp_path, out=out)
+    assert (tmp_path / "file").read_text() == "kept" and not (tmp_path / "sheet.txt").exists()
+
+
+def test_inspect_writes_jpeg_too(tmp_path, prepared):
+    prepared(tmp_path, "mine", 5, vocabulary=Vocabulary.load().sha256)
+    inspect(tmp_path, out=tmp_path / "sheet.JPG")
+    with Image.open(tmp_path / "sheet.JPG") as sheet:
+        assert sheet.format == "JPEG"

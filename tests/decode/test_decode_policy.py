@@ -116,6 +116,11 @@ def test_several_frames_a_row(parts):
         (IMAGES, "abc", "single text 'abc'"),
         (IMAGES, ["a", 7, "b"], "int|7"),
         (IMAGES, ["red " * 40] * 3, "the limit is 32"),
+        (IMAGES, ["a", "red \udcff cube", "b"], "not UTF-8 at character 4"),
+        (IMAGES, ["a", "\ud83d", "b"], "not UTF-8"),
+        (IMAGES, ["a", "x" * 100_001, "b"], "has 100,001 characters, at most 100,000"),
+        (IMAGES, ["a", b"red", "b"], "bytes, needs text"),
+        (IMAGES, ["a", None, "b"], "NoneType, needs text"),
     ],
 )
 def test_mistakes_are_named(policy, images, texts, named):

@@ -133,6 +133,10 @@ def test_the_identity_is_of_the_content(workplace, tmp_path):
         ({"splits": ["nowhere"]}, "nowhere"),
         ({"splits": ["symbols"], "skills": ["push"]}, "none of the splits symbols tests push"),
         ({"data_dir": "empty", "episodes": 0}, "holds no prepared validation split"),
+        ({"episodes": 1, "tasks": ["nope"]}, "the tasks nope are prepared data, and there is none; give --data"),
+        ({"episodes": 1, "splits": ["symbols"], "skills": ["fly"]}, "skill 'fly' is unknown"),
+        ({"episodes": 0, "data_dir": "empty", "splits": ["symbols"]}, "symbols would be driven in episodes"),
+        ({"episodes": 0, "data_dir": "empty", "skills": ["fly"]}, "fly would be driven in episodes"),
     ],
 )
 def test_mistakes_are_one_line(workplace, tmp_path, settings, named):
@@ -185,3 +189,40 @@ def test_weights_that_were_shown_no_robot_are_scored_in_text(workplace, tmp_path
     assert report["actions"] is None and [score["task"] for score in report["web"]] == ["tabletop_web_locate"]
     with pytest.raises(UserError, match="know no robot"):
         evaluate(tmp_path / "vlm", tmp_path / "out", episodes=1, splits=["seen"], progress=False)
+
+
+def never(*_, **__):
+    pytest.fail("the work began")
+
+
+def test_a_wrong_reference_is_found_before_the_work(workplace, tmp_path, monkeypatch):
+    monkeypatch.setattr("rt2_jax.evaluate.run.load_bundle", never)
+    other = tmp_path / "other"
+    shutil.copytree(workplace / "reference", other)
+    meta = json.loads((other / "bundle.json").read_text())
+
+    def evaluated(**changes):
+        (other / "bundle.json").write_text(json.dumps(meta | changes))
+        return evaluate(workplace / "policy", tmp_path / "out", workplace / "data", reference=other, episodes=0)
+
+    with pytest.raises(UserError, match="was prepared with vocabulary .*other has 0000"):
+        evaluated(vocabulary={**meta["vocabulary"], "sha256": "0" * 64})
+    with pytest.raises(UserError, match="it has bins, grammar of what an action needs, and not the rest"):
+        evaluated(card=None)
+    with pytest.raises(UserError, match="bundle.json has changed since it was written|instead of"):
+        evaluated(step=8)
+    with pytest.raises(UserError, match="no bundle.json"):
+        evaluate(workplace / "policy", tmp_path / "out", workplace / "data", reference=tmp_path, episodes=0)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("out", ["file", "file/below", "loop", "n" * 300, "taken"])
+def test_a_place_that_cannot_be_written_is_found_before_the_work(workplace, tmp_path, monkeypatch, out):
+    monkeypatch.setattr("rt2_jax.evaluate.run.load_bundle", never)
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "taken" / "report.html").mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match="cannot write"):
+        evaluate(workplace / "policy", tmp_path / out, workplace / "data", episodes=0, progress=False)
+    assert sorted(tmp_path.rglob("*")) == before and (tmp_path / "file").read_text() == "kept"

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rt2_jax.data import build
 from rt2_jax.errors import UserError
-from rt2_jax.sim import assets, catalog, gl
+from rt2_jax.sim import assets, catalog, gl, render
 from rt2_jax.sim.render import make_camera
 from rt2_jax.sim.scene import Decal, Environment, GripperPose, Scene, SceneObject
 from rt2_jax.sim.world import REACH_HIGH, REACH_LOW, World, rotation_matrix, rotation_rpy
@@ -233,3 +234,7 @@ for env in (first, second):
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "(16, 16, 3)\n(24, 24, 3)\n", "")
+
+
+def test_data_is_built_in_sizes_that_can_be_rendered():
+    assert build.MAX_IMAGE_SIZE == render.MAX_IMAGE_SIZE
