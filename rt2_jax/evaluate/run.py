@@ -193,7 +193,7 @@ def check_reads(folder: pathlib.Path, data_dir: pathlib.Path, tasks: Sequence[st
         if prepared != known:
             raise UserError(
                 f"{task}/{SPLIT} was prepared with vocabulary {prepared[:12]}, {folder} has {known[:12]}; "
-                f"{again(task)} with the checkpoint's"
+                f"{again(data_dir, task)} with the checkpoint's"
             )
 
 
