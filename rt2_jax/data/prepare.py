@@ -45,6 +45,7 @@ from rt2_jax.inputs.images import decode_image, encode_jpeg, resize_image
 from rt2_jax.tokens.vocabulary import Vocabulary
 
 RECORDS_PER_FILE = 100_000
+MAX_IMAGE_SIZE = 4096
 # One record a chunk: reading one at random reads no other. JPEG does not compress further.
 _WRITER_OPTIONS = "group_size:1,uncompressed"
 # Examples that come out of TensorFlow at once: one by one, the hand-over costs more than the rest.
@@ -102,6 +103,8 @@ def prepare(
     data_dir = pathlib.Path(data_dir)
     if not isinstance(vocabulary, Vocabulary):
         vocabulary = Vocabulary.load(vocabulary) if vocabulary else Vocabulary.load()
+    if image_size is not None and not 1 <= image_size <= MAX_IMAGE_SIZE:
+        raise UserError(f"image size is {image_size}; choose 1 to {MAX_IMAGE_SIZE}")
     names = _registered(data_dir, vocabulary, tasks, task_modules)
     limits = Limits(image_size, prompt_len, target_len)
     indices = []
@@ -320,7 +323,9 @@ class _SplitWriter:
             raise UserError(f"{self._task}: an image does not decode ({error}); repair or drop it") from error
         if self._image_size is None:
             if size[0] != size[1]:
-                raise UserError(f"{self._task}: frames are {size[0]} x {size[1]} pixels; give an image size")
+                raise UserError(
+                    f"{self._task}: frames are {size[0]} x {size[1]} pixels; give an image size (--image-size)"
+                )
             self._image_size = size[0]
         if kind == "JPEG" and size == (self._image_size, self._image_size):
             return data
