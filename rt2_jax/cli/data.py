@@ -50,6 +50,10 @@ def add_data(verbs) -> None:
     which.add_argument("--mixture", type=text, default=None, help="the tasks of a mixture, e.g. tabletop_cofinetune_50")
     prepare.add_argument("--vocabulary", type=path, default=None, help="SentencePiece model (default: shipped)")
     prepare.add_argument("--task-modules", type=names, default=[], help="modules that register tasks of your own")
+    prepare.add_argument(
+        "--image-size", type=int, default=None,
+        help="resize frames to this many pixels a side (default: as they are, which must be square)",
+    )  # fmt: skip
     prepare.add_argument("--overwrite", action="store_true", help="prepare again what is there")
 
     inspect = add_verb(
@@ -109,6 +113,7 @@ def _data_prepare(arguments) -> None:
         tasks=list(mixture_weights(arguments.mixture)) if arguments.mixture else arguments.tasks,
         vocabulary=arguments.vocabulary,
         task_modules=arguments.task_modules,
+        image_size=arguments.image_size,
         overwrite=arguments.overwrite,
     )
 
