@@ -1,0 +1,140 @@
+"""What the fault suite attacks: one small artefact of every kind, made once, and a count of what was tried and held.
+
+``make test`` runs a sample of every attack; ``make test-faults`` (RT2_FAULTS=full) runs all of them and prints the table
+of docs/reliability.md.
+"""
+
+import collections
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+FULL = os.environ.get("RT2_FAULTS") == "full"
+SIZE = 32
+# A tower without a convolutional stem and a T5: every format can hold them.
+MODEL = {
+    "size": "tiny",
+    "image_size": SIZE,
+    "scan_unroll": False,
+    "vision": {"width": 16, "layers": 1, "heads": 2, "head_dim": 8, "mlp": 32, "patch_size": 16, "stem_widths": ()},
+    "text": {"width": 16, "encoder_layers": 1, "decoder_layers": 1, "heads": 2, "head_dim": 8, "mlp": 32},
+}
+TASKS = {"tabletop_robot_action": 1.0, "tabletop_web_locate": 1.0}
+FIELDS = {
+    "mixture": TASKS,
+    "model": MODEL,
+    "steps": 4,
+    "batch_size": 4,
+    "prompt_len": 64,
+    "target_len": 24,
+    "log_every": 1,
+    "eval_every": 0,
+    "checkpoint_every": 2,
+    "optimizer": {"name": "adamw", "learning_rate": 1e-3, "warmup_steps": 1},
+}
+BUILD = ("--robot-episodes", "2", "--web-images", "4", "--image-size", str(SIZE), "--workers", "1")
+
+_counts: dict[tuple[str, str], list[int]] = collections.defaultdict(lambda: [0, 0])
+
+
+def pytest_collection_modifyitems(items):
+    """One process makes the artefacts: where tests are shared out, all of these go to one."""
+    here = pathlib.Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("faults"))
+
+
+@pytest.fixture(scope="session")
+def scale():
+    """scale(quick, full): how many of an attack this run makes."""
+    return lambda quick, full: full if FULL else quick
+
+
+@pytest.fixture(scope="session")
+def tally():
+    """tally(attack, on, held): counts one attempt, and whether nothing was lost or believed."""
+
+    def count(attack, on, held):
+        tried = _counts[attack, on]
+        tried[0] += 1
+        tried[1] += bool(held)
+
+    return count
+
+
+def table():
+    """The Markdown rows of what was tried and what held."""
+    rows = ["| Attack | On | Tried | Held |", "|---|---|---|---|"]
+    rows += [f"| {attack} | {on} | {tried:,} | {held:,} |" for (attack, on), (tried, held) in _counts.items()]
+    return rows
+
+
+def pytest_terminal_summary(terminalreporter):
+    """The table, at the end of the run."""
+    if FULL and _counts:
+        terminalreporter.section("what was tried, what held")
+        for row in table():
+            terminalreporter.write_line(row)
+
+
+def command(*arguments):
+    """The command line of ``rt2 ARGUMENTS`` in a process of its own."""
+    return [sys.executable, "-m", "rt2_jax.cli", *map(str, arguments)]
+
+
+def rt2(*arguments, timeout=300, **options):
+    """Runs ``rt2 ARGUMENTS`` in a process of its own."""
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=timeout, **options)
+
+
+def must(*arguments):
+    """The same, which must succeed."""
+    done = rt2(*arguments)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done
+
+
+@pytest.fixture(scope="session")
+def run_rt2():
+    """The function `rt2`."""
+    return rt2
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory):
+    """A folder with one artefact of every kind, all made by the command line; do not change them, copy them."""
+    root = tmp_path_factory.mktemp("faults")
+    (root / "config.py").write_text(f"def get_config():\n    return {FIELDS | {'data_dir': str(root / 'data')}!r}\n")
+    must("data", "build", "--data", root / "data", *BUILD)
+    must("data", "prepare", "--data", root / "data", "--tasks", ",".join(TASKS))
+    must("train", "--config", root / "config.py", "--workdir", root / "run")
+    must("export", "--checkpoint", root / "run", "--out", root / "bundle")
+    must(
+        "convert",
+        "--model",
+        root / "bundle",
+        "--vocabulary",
+        root / "bundle/vocabulary.model",
+        "--out",
+        root / "pretrained",
+    )
+    for form in ("transformers", "t5x", "big_vision"):
+        must("export", "--checkpoint", root / "run", "--format", form, "--out", root / form)
+    return root
+
+
+@pytest.fixture
+def copied(workplace, tmp_path):
+    """copied(name): a copy of an artefact that may be damaged."""
+
+    def copy(name):
+        target = tmp_path / name
+        shutil.copytree(workplace / name, target)
+        return target
+
+    return copy
