@@ -94,7 +94,9 @@ def add_export(verbs) -> None:
     )  # fmt: skip
     export.add_argument("--checkpoint", type=path, required=True, help="a run's workdir, or another bundle")
     export.add_argument("--out", type=path, required=True, help="the bundle's folder")
-    export.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="a bundle's stored weights")
+    export.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default=None, help="a bundle's stored weights (default float32)"
+    )
     export.add_argument("--merge-lora", action="store_true", help="add the LoRA adapters into the weights")
     export.add_argument(
         "--format", choices=("bundle", "transformers", "big_vision", "t5x"), default="bundle",
@@ -104,6 +106,10 @@ def add_export(verbs) -> None:
 
 def _export(arguments) -> None:
     if arguments.format != "bundle":
+        if arguments.dtype or arguments.merge_lora:
+            raise UserError(
+                f"--dtype and --merge-lora change a bundle; leave them out with --format {arguments.format}"
+            )
         with _needs_convert():
             from rt2_jax.convert.exporter import export_weights
 
@@ -112,10 +118,11 @@ def _export(arguments) -> None:
         return
     from rt2_jax.train.bundle import load_bundle, merge_bundle, save_bundle
 
+    dtype = arguments.dtype or "float32"
     bundle = load_bundle(arguments.checkpoint)
     bundle = merge_bundle(bundle) if arguments.merge_lora else bundle
-    save_bundle(arguments.out, bundle.params, bundle.meta, bundle.vocabulary, arguments.dtype)
-    print(f"{arguments.out}: {bundle.meta['model']['name']} at step {bundle.meta['step']}, {arguments.dtype}")
+    save_bundle(arguments.out, bundle.params, bundle.meta, bundle.vocabulary, dtype)
+    print(f"{arguments.out}: {bundle.meta['model']['name']} at step {bundle.meta['step']}, {dtype}")
 
 
 def add_sizes(verbs) -> None:
