@@ -1,13 +1,17 @@
 """The command line as a new user meets it: help that says something, and one line for each mistake."""
 
+import argparse
+import pathlib
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from rt2_jax.cli import main
+from rt2_jax.cli import build_parser, main
+from rt2_jax.cli.parsing import MAX_JAX_SEED, Range, count, names, number, path, text
 from rt2_jax.tokens.vocabulary import Vocabulary
 
 VERBS = [
@@ -45,6 +49,16 @@ def one_line(arguments, capsys):
     error = capsys.readouterr().err.strip()
     assert error.startswith("rt2: error: ") and "\n" not in error and "Traceback" not in error
     return error
+
+
+def wrong_argument(arguments, capsys):
+    """Runs a command line that is wrong in itself, and gives its one line."""
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    said = capsys.readouterr()
+    assert stop.value.code == 2 and said.out == "" and said.err.count("\n") == 1
+    assert said.err.startswith("rt2") and ": error: " in said.err and said.err.endswith(" --help\n")
+    return said.err
 
 
 def test_unknown_config(tmp_path, capsys):
@@ -108,7 +122,7 @@ def test_unknown_size(capsys):
 
 def test_noise_that_is_no_probability(tmp_path, capsys):
     asked = ["data", "build", "--data", tmp_path / "data", "--noise", "2"]
-    assert "noise is 2.0; choose 0.0 to 1.0" in one_line(asked, capsys)
+    assert "argument --noise: it is '2'; give a number, 0.0 to 1.0" in wrong_argument(asked, capsys)
     assert not (tmp_path / "data").exists()
 
 
@@ -131,8 +145,149 @@ def test_a_family_without_a_model_is_refused(tmp_path, capsys):
     assert "name it with --adapt" in line and not (tmp_path / "a.model").exists()
 
 
-def test_an_unrecognised_argument_stops_before_any_work(tmp_path):
-    with pytest.raises(SystemExit) as stop:
-        main(["data", "build", "--data", str(tmp_path / "data"), "--colour", "red"])
-    assert stop.value.code == 2
+def test_an_unrecognised_argument_stops_before_any_work(tmp_path, capsys):
+    asked = ["data", "build", "--data", tmp_path / "data"]
+    assert "unrecognised arguments: --colour red; see rt2 data build" in wrong_argument(
+        [*asked, "--colour", "red"], capsys
+    )
     assert not (tmp_path / "data").exists()
+
+
+def test_what_train_takes_beside_its_own_arguments(tmp_path, capsys):
+    asked = ["train", "--config", tmp_path / "none.py", "--workdir", tmp_path / "run"]
+    for rest in (["--steps=5"], ["steps=5"], ["--config.steps"], ["--config.steps", "5"], ["--config.steps=5", "-x"]):
+        assert "--config.KEY=VALUE; see rt2 train --help" in wrong_argument([*asked, *rest], capsys)
+    assert "none.py" in one_line([*asked, "--config.steps=5"], capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([], "required: VERB"),
+        (["dance"], "invalid choice: 'dance'"),
+        (["data"], "required: COMMAND"),
+        (["data", "dance"], "invalid choice: 'dance'"),
+        (["data", "build"], "required: --data"),
+        (["data", "build", "--dat", "x"], "required: --data"),  # no abbreviations
+        (["data", "build", "--data"], "expected one argument"),
+        (["data", "build", "--data", "x", "--overwrite=1"], "ignored explicit argument"),
+        (["data", "prepare", "--data", "x", "--tasks", "a", "--mixture", "b"], "not allowed with"),
+        (["export", "--checkpoint", "x", "--out", "y", "--dtype", "int8"], "invalid choice: 'int8'"),
+        (["sample", "--checkpoint", "x", "--image", "y"], "one of the arguments --instruction --prompt is required"),
+        (["sizes", "--prompt-len", "9" * 5000], "give a whole number, 1 to 1000000"),
+        (["sizes", "extra\nline"], "unrecognised arguments: extra line"),
+        (["sizes", "x" * 100_000], "xxx..."),
+        (["sizes", "--size", "\udcff"], "is not UTF-8"),
+        (["convert", "--out", "x", "--ignore", "("], "'(' is no regular expression"),
+        (["eval", "--checkpoint", "x", "--out", "y", "--splits", "seen,seen"], "'seen' is named twice"),
+    ],
+)
+def test_a_command_line_that_is_wrong_in_itself(arguments, named, capsys):
+    line = wrong_argument(arguments, capsys)
+    assert named in line and len(line) < 700
+
+
+BAD_TEXTS = ["", " ", "\t\n", "\udcff", "caf\udce9", "\ud800"]
+BAD = {
+    "path": ["", "\udcff", "a\0b", "~nosuchuser_of_mine/x", "n" * 256, "\u00e9" * 128, "a/" * 2100 + "a"],
+    "text": BAD_TEXTS,
+    "names": [*BAD_TEXTS, ",", "a,", ",a", "a,,b", "a,b,a", "a, ,b", "a,\udcff"],
+    "pattern": [*BAD_TEXTS, "(", "[", "*", "a{2,1}", "(?P<1>x)", "a{99999999999999999999}"],
+    "range": [
+        "",
+        "x",
+        "nan",
+        "inf",
+        "-inf",
+        "1e400",
+        "-1e400",
+        "9" * 5000,
+        "0x10",
+        "1 2",
+        "\udcff",
+        "\u4e00",
+        "-1e9",
+        "1e99",
+    ],
+}
+
+
+def typed_options():
+    """(words of a verb, option, its type) for every option of every verb that takes a value."""
+
+    def walk(parser, words):
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for name, child in action.choices.items():
+                    yield from walk(child, [*words, name])
+            elif action.option_strings and action.type is not None:
+                yield words, action.option_strings[0], action.type
+            elif action.option_strings and action.nargs is None:
+                assert action.choices, f"{words} {action.option_strings} takes any text"
+
+    return list(walk(build_parser(), []))
+
+
+@pytest.mark.parametrize(
+    ("words", "option", "kind"), typed_options(), ids=lambda value: "-".join(value) if isinstance(value, list) else None
+)
+def test_every_bad_value_of_every_option_is_one_line(words, option, kind, capsys):
+    values = BAD["range" if isinstance(kind, Range) else kind.__name__]
+    if isinstance(kind, Range):
+        values = [
+            *values,
+            str(kind.low - 1),
+            str(kind.high + 1),
+            str(10 * kind.high),
+            *(["0.5"] if kind.kind is int else []),
+        ]
+    for value in values:
+        line = wrong_argument([*words, f"{option}={value}"], capsys)
+        assert f"argument {option}" in line and f"see rt2 {' '.join(words)} --help" in line
+
+
+def test_good_values_pass():
+    assert count(1, 5)("5") == 5 and count(0, 2**63 - 1)(str(2**63 - 1)) == 2**63 - 1
+    assert number(0.0, 1.0)("0.25") == 0.25 and number(0.0, 100.0)("1e1") == 10.0
+    assert path("~") == pathlib.Path.home() and path("a/" + "n" * 255).name == "n" * 255
+    assert names("a, b,c") == ["a", "b", "c"] and text(" pick it ") == " pick it "
+
+
+def test_a_larger_seed_is_another_seed():
+    # JAX keeps 32 bits of a seed, so the limit is there.
+    keys = [jax.random.key_data(jax.random.key(seed)).tolist() for seed in (0, MAX_JAX_SEED, MAX_JAX_SEED + 1)]
+    assert keys[0] != keys[1] and keys[0] == keys[2]
+
+
+def test_the_place_of_a_vocabulary_is_checked_before_the_work(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("rt2_jax.sim.corpus.corpus", lambda: pytest.fail("the work began"))
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "folder.model").mkdir()
+    (tmp_path / "source.model").write_bytes(b"kept")
+    for out, named in (
+        ("words.txt", "ends in .model"),
+        ("file", "ends in .model"),
+        ("file/words.model", "cannot write"),
+        ("folder.model", "it is no file"),
+    ):
+        assert named in one_line(["data", "vocabulary", "--out", tmp_path / out], capsys)
+    adapt = ["data", "vocabulary", "--adapt", tmp_path / "source.model", "--out", tmp_path / "source.model"]
+    assert "which is read; give it another name" in one_line(adapt, capsys)
+    assert (tmp_path / "file").read_text() == "kept" and (tmp_path / "source.model").read_bytes() == b"kept"
+
+
+@pytest.mark.parametrize("name", ["loop", "folder", "n" * 255 + "/x", "file/x"])
+def test_odd_images_are_one_line(name, tmp_path, capsys):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    asked = ["sample", "--checkpoint", tmp_path, "--image", tmp_path / name, "--prompt", "x"]
+    assert "image" in one_line(asked, capsys)
+
+
+def test_options_that_would_be_ignored_are_refused(tmp_path, capsys):
+    export = ["export", "--checkpoint", tmp_path, "--out", tmp_path / "out", "--format", "t5x"]
+    assert "--merge-lora" in one_line([*export, "--merge-lora"], capsys)
+    assert "--dtype" in one_line([*export, "--dtype", "bfloat16"], capsys)
+    sample = ["sample", "--checkpoint", tmp_path, "--image", tmp_path / "x.png", "--prompt", "x"]
+    assert "--mode" in one_line([*sample, "--mode", "plan"], capsys)

@@ -74,8 +74,10 @@ def entry() -> int:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, interrupts)
     # Where Python cannot raise (in __del__, in a callback), it would print a traceback and go on.
-    usual = sys.unraisablehook
+    usual, shown = sys.unraisablehook, sys.excepthook
     sys.unraisablehook = lambda what: interrupts.end() if what.exc_type is KeyboardInterrupt else usual(what)
+    # numpy's C code prints what interrupts its import.
+    sys.excepthook = lambda *error: interrupts.end() if interrupts.came else shown(*error)
     if sys.stdout is not None:
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 is no reason to fail
     try:

@@ -106,7 +106,7 @@ def add_sample(verbs) -> None:
     asked = sample.add_mutually_exclusive_group(required=True)
     asked.add_argument("--instruction", type=text, help='what the robot is told, e.g. "pick up the red cube"')
     asked.add_argument("--prompt", type=text, help='any text, e.g. "Answer in en: what number is on the table?"')
-    sample.add_argument("--mode", choices=("action", "plan"), default="action", help="plan: think before the action")
+    sample.add_argument("--mode", choices=("action", "plan"), default=None, help="plan: think before the action")
     sample.add_argument("--temperature", type=number(0.0, 100.0), default=0.0, help="%(type)s; 0 is greedy (default)")
     sample.add_argument(
         "--seed", type=count(0, MAX_JAX_SEED), default=0, help="for a temperature above 0: %(type)s (default 0)"
@@ -122,8 +122,10 @@ def _sample(arguments) -> None:
     from rt2_jax.inputs.images import decode_image
     from rt2_jax.train.bundle import load_bundle
 
+    if arguments.prompt is not None and arguments.mode is not None:
+        raise UserError("--mode is how to act; give it with --instruction, not with --prompt")
     if not arguments.image.is_file():
-        raise UserError(f"image {arguments.image} does not exist; name a JPEG or PNG file")
+        raise UserError(f"image {arguments.image} does not exist; name a PNG, JPEG, WebP or BMP file")
     images, rng = decode_image(arguments.image.read_bytes())[None], jax.random.key(arguments.seed)
     told_unverified(arguments)
     bundle = load_bundle(arguments.checkpoint, verify=not arguments.no_verify)
@@ -139,7 +141,7 @@ def _sample(arguments) -> None:
         print(model.answer(images, [arguments.prompt], bundle.meta.get("target_len") or ANSWER_LEN, rng)[0])
         return
     policy = make_policy(bundle, temperature=arguments.temperature)
-    output = policy.act(images, [arguments.instruction], arguments.mode, rng)
+    output = policy.act(images, [arguments.instruction], arguments.mode or "action", rng)
     print(output.text[0])
     space = bundle.bins.space
     for name, value, unit in zip(space.names, output.actions[0], space.units, strict=True):

@@ -106,7 +106,9 @@ def add_export(verbs) -> None:
     )  # fmt: skip
     export.add_argument("--checkpoint", type=path, required=True, help="a run's workdir, or another bundle")
     export.add_argument("--out", type=path, required=True, help="the bundle's folder")
-    export.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="a bundle's stored weights")
+    export.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default=None, help="a bundle's stored weights (default float32)"
+    )
     export.add_argument("--merge-lora", action="store_true", help="add the LoRA adapters into the weights")
     export.add_argument(
         "--format", choices=("bundle", "transformers", "big_vision", "t5x"), default="bundle",
@@ -134,11 +136,13 @@ def _verify(arguments) -> None:
 
 def _export(arguments) -> None:
     if arguments.format != "bundle":
+        if arguments.dtype or arguments.merge_lora:
+            raise UserError(
+                f"--dtype and --merge-lora change a bundle; leave them out with --format {arguments.format}"
+            )
         with _needs_convert():
             from rt2_jax.convert.exporter import export_weights
 
-        if arguments.merge_lora:
-            raise UserError(f"--merge-lora makes a bundle, not {arguments.format}; export the merged bundle after that")
         told_unverified(arguments)
         for line in export_weights(
             arguments.checkpoint,
@@ -155,11 +159,12 @@ def _export(arguments) -> None:
     target = {"sources": [arguments.checkpoint], "overwrite": arguments.overwrite}
     check_target(arguments.out, BUNDLE_KIND, **target)
     told_unverified(arguments)
+    dtype = arguments.dtype or "float32"
     bundle = load_bundle(arguments.checkpoint, verify=not arguments.no_verify)
     bundle = merge_bundle(bundle) if arguments.merge_lora else bundle
     meta = {**bundle.meta, "exported_from": bundle.identity}
-    identity = save_bundle(arguments.out, bundle.params, meta, bundle.vocabulary, arguments.dtype, **target)
-    print(f"{arguments.out}: {meta['model']['name']} at step {meta['step']}, {arguments.dtype}, identity {identity}")
+    identity = save_bundle(arguments.out, bundle.params, meta, bundle.vocabulary, dtype, **target)
+    print(f"{arguments.out}: {meta['model']['name']} at step {meta['step']}, {dtype}, identity {identity}")
 
 
 def add_sizes(verbs) -> None:

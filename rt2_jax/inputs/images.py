@@ -5,12 +5,13 @@ import warnings
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from rt2_jax.errors import UserError
 
 # Pillow reads dozens of formats more; some of its readers raise what they like, and EPS would start Ghostscript.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+_SEND = f"send a whole {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
 # Of one image: 8k by 4k. Decoded it takes three bytes each, and a small file can claim any number.
 MAX_PIXELS = 2**25
 _PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -54,11 +55,13 @@ def _opened(data: bytes, read: Callable):
             return read(image)
     except UserError:
         raise
+    except UnidentifiedImageError as error:
+        raise UserError(
+            f"image: {len(data)} bytes that do not decode (they begin like no image of a known format); {_SEND}"
+        ) from error
     except Exception as error:  # Pillow's readers raise many types for bytes that are not as they should be
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise UserError(
-            f"image: {len(data)} bytes that do not decode ({reason}); send a whole {', '.join(FORMATS[:-1])} or BMP"
-        ) from error
+        raise UserError(f"image: {len(data)} bytes that do not decode ({reason}); {_SEND}") from error
 
 
 def _check_png(data: bytes) -> None:

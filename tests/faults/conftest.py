@@ -1,7 +1,7 @@
 """What the fault suite attacks: one small artefact of every kind, made once, and a count of what was tried and held.
 
-``make test`` runs a sample of every attack; ``make test-faults`` (RT2_FAULTS=full) runs all of them and prints the table
-of docs/reliability.md.
+``make test`` runs a sample of every attack; ``make test-faults`` (RT2_FAULTS=full) runs all of them and prints the
+table of docs/reliability.md.
 """
 
 import collections
