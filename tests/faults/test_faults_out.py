@@ -69,12 +69,12 @@ def test_out_loses_nothing(verb, sandbox, monkeypatch, capsys, tally, scale):
     words = [str(sandbox / word) if word in ("run", "bundle") else word for word in VERBS[verb]]
     before = snapshot(sandbox)
     for name, target in TARGETS.items():
+        if (verb, name) == ("export", "the bundle itself"):
+            continue  # a bundle that was written here gives way to another
         out = "." if target is None else str(sandbox / target)
         code = main([*words, "--out", out])
         line = capsys.readouterr().err.strip()
         held = code == 2 and line.count("\n") == 0 and snapshot(sandbox) == before
-        if not held and verb in ("export", "convert") and name == "the bundle itself" and code == 0:
-            held = True  # a bundle of ours may be replaced by another
         tally("--out on what is not ours to replace", name, held)
         assert held, (name, code, line)
     assert pathlib.Path.cwd() == sandbox / "work"
