@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from rt2_jax.cli import BROKEN_PIPE, INTERNAL, INTERRUPTED, TERMINATED, WRONG
 from rt2_jax.errors import UserError
@@ -87,7 +88,14 @@ def entry() -> int:
             signal.signal(number, interrupts)
     # Where Python cannot raise (in __del__, in a callback), it would print a traceback and go on.
     usual, shown = sys.unraisablehook, sys.excepthook
-    sys.unraisablehook = lambda what: interrupts.end() if what.exc_type is KeyboardInterrupt else usual(what)
+
+    def unraisable(what: Any) -> None:
+        if what.exc_type is KeyboardInterrupt:
+            interrupts.end()
+        if not _is_echo(what.exc_value):
+            usual(what)
+
+    sys.unraisablehook = unraisable
     # numpy's C code prints what interrupts its import.
     sys.excepthook = lambda *error: interrupts.end() if interrupts.came else shown(*error)
     if sys.stdout is not None:
@@ -105,14 +113,21 @@ def entry() -> int:
     return _flush(code)
 
 
+def _is_echo(error: BaseException | None) -> bool:
+    """Whether TensorStore found an event loop closed that Orbax had left at an earlier error."""
+    return isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
+
+
 def _run(argv: Sequence[str] | None) -> int:
     import logging
 
     from rt2_jax.cli.command_line import parse
 
     arguments = parse(argv)
-    # Orbax warns of optional metadata that our params-only folders do not have.
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    # Orbax warns of optional metadata that our params-only folders do not have, and logs the tracebacks of errors that
+    # it raises as well, which are told in a line; asyncio those of its tasks that nobody awaited by then.
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         return arguments.run(arguments) or 0
     except SystemExit as stop:

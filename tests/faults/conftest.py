@@ -126,11 +126,11 @@ def run_rt2():
 
 @pytest.fixture(scope="session")
 def start_rt2(tmp_path_factory):
-    """start(*arguments, **options): ``rt2 ARGUMENTS`` begun, as `writers.Running`."""
+    """start(*arguments, largest=None): ``rt2 ARGUMENTS`` begun, as `writers.Running`."""
     logs = tmp_path_factory.mktemp("logs")
 
-    def start(*arguments, **options):
-        return writers.Running(command(*arguments), logs, ENVIRONMENT, **options)
+    def start(*arguments, largest=None):
+        return writers.Running(command(*arguments), logs, ENVIRONMENT, largest)
 
     return start
 

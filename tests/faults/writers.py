@@ -9,6 +9,7 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -25,10 +26,20 @@ POLL = 0.002
 BESIDE = (".partial", ".rt2-", "tmp", "old_", ".metadata", "damaged")
 
 
-class Running:
-    """A process with a session of its own, so that what it leaves running can be found."""
+# Nothing is done between fork and exec, which threads of JAX's would not survive.
+LIMITED = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2); "
+LIMITED += "os.execv(sys.argv[2], sys.argv[2:])"
 
-    def __init__(self, command, logs, environment, **options):
+
+class Running:
+    """A process with a session of its own, so that what it leaves running can be found.
+
+    `largest` is how many bytes a file that it writes may have.
+    """
+
+    def __init__(self, command, logs, environment, largest=None):
+        if largest is not None:
+            command = [sys.executable, "-c", LIMITED, str(largest), *command]
         self.log = tempfile.NamedTemporaryFile("w+", dir=logs, suffix=".err", delete=False)
         self.process = subprocess.Popen(
             command,
@@ -36,7 +47,6 @@ class Running:
             stderr=self.log,
             start_new_session=True,
             env=environment,
-            **options,
         )
 
     @property
@@ -164,6 +174,10 @@ class Writer:
         """The same, as written by a process that nobody disturbed."""
         raise NotImplementedError
 
+    def sizes(self):
+        """Bytes of every file of it."""
+        return [path.stat().st_size for path in self.unbroken().rglob("*") if path.is_file()]
+
     def believed(self, root):
         """Every folder that its hashes call whole must hold what the unbroken one holds; a few words where not."""
         if not self.target(root).is_dir():
@@ -203,6 +217,9 @@ class Build(Writer):
 
     def unbroken(self):
         return self.workplace / "data"
+
+    def sizes(self):
+        return [path.stat().st_size for path in self.unbroken().glob("tabletop_*/*/*")]
 
     def result(self, root):
         for name in ("tabletop_robot", "tabletop_web"):
