@@ -195,11 +195,19 @@ def action_meaning(
     Where tasks agree in their bins and have cards of their own all the same, the first one's card is given.
 
     Raises:
-        UserError: a task is not prepared, or two tasks bin their actions differently.
+        UserError: a task is not prepared, two tasks bin their actions differently, or two splits of one task do.
     """
     first: PreparedIndex | None = None
     for task in tasks:
         index = read_index(data_dir, task, split)
+        for other_split in set(SPLITS) - {split}:
+            if is_prepared(prepared_dir(data_dir, task, other_split)):
+                differing = bins_difference(index.bins, read_index(data_dir, task, other_split).bins)
+                if differing:
+                    what, one, other = differing
+                    raise UserError(
+                        f"task {task}: {what} is {one} in {split} and {other} in {other_split}; {again(data_dir, task)}"
+                    )
         if index.bins is None:
             continue
         if first is None:
