@@ -158,11 +158,13 @@ def read_index(data_dir: str | pathlib.Path, task: str, split: str) -> PreparedI
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         version = fields.pop("format", None)
-        if version != FORMAT:
-            raise UserError(f"{path}: format {version!r}, this release reads {FORMAT}; {mend}")
-        index = _index(fields)
+        index = _index(fields) if version == FORMAT else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error!r}); {mend}") from error
+    except UserError as error:
+        raise UserError(f"{path} is damaged ({error}); {mend}") from error
+    if index is None:
+        raise UserError(f"{path}: format {version!r}, this release reads {FORMAT}; {mend}")
     if (index.task, index.split) != (task, split):
         raise UserError(f"{path} describes {index.task}/{index.split}, not {task}/{split}; {mend}")
     return index
