@@ -38,7 +38,7 @@ from rt2_jax.data.records import (
 from rt2_jax.data.seqio_vocabulary import SeqioVocabulary
 from rt2_jax.data.task_modules import registered_by
 from rt2_jax.data.tfds_folder import INFO_NAME
-from rt2_jax.data.tfds_reading import check_dataset, dataset_identity, reading, task_folder
+from rt2_jax.data.tfds_reading import check_dataset, check_source, dataset_identity, reading, task_folder
 from rt2_jax.errors import UserError
 from rt2_jax.files.writing import whole_folder, write_error
 from rt2_jax.inputs.images import decode_image, encode_jpeg, resize_image
@@ -217,6 +217,7 @@ def _difference(
 
 def _chunks(task: seqio.Task, split: str) -> Iterator[tuple[Sequence[bytes], list[np.ndarray], list[np.ndarray]]]:
     """Images, prompts and targets of the task's examples, in its source's order."""
+    check_source(task, split)
     dataset = task.get_dataset(split=split, shuffle=False, try_in_mem_cache=False, sequence_length=None)
     dataset = dataset.map(lambda example: {key: example[key] for key in ("image", "inputs", "targets")})
     with reading(task_folder(task), f"{task.name}/{split}"):
