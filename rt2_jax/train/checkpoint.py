@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import pathlib
 import shutil
 import threading
@@ -173,6 +174,8 @@ class Checkpoints:
             UserError: the step belongs to another model or vocabulary, or every step is damaged.
         """
         damaged = []
+        if os.path.lexists(self._directory) and not self._directory.is_dir():
+            raise UserError(f"{self._directory} is no folder; move it away, or choose a new workdir")
         for step in listed_steps(self._directory):
             reason = self._why_damaged(step)
             found = None

@@ -62,6 +62,16 @@ def test_what_can_be_no_run_is_told_in_a_line(what, small_fields, tmp_path, monk
     assert entries(tmp_path) == before
 
 
+@pytest.mark.parametrize("name", ["config.json", "history.jsonl", "checkpoints"])
+def test_what_stands_in_the_way_is_named(name, small_fields, tmp_path):
+    path = tmp_path / "run" / name
+    path.parent.mkdir()
+    path.write_text("x") if name == "checkpoints" else path.mkdir()
+    with pytest.raises(UserError, match=f"{name}"):
+        train(make_config(small_fields), tmp_path / "run")
+    assert not (tmp_path / "run" / ".rt2-owner").exists()
+
+
 def test_a_folder_that_came_to_nothing_goes_with_the_parents_made_for_it(tmp_path):
     (tmp_path / "old").mkdir()
     with RunFolder(find_folder(tmp_path / "old" / "a" / "b")) as folder:
