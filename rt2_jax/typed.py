@@ -53,12 +53,12 @@ def check_fields(instance: Any, where: str, path: str = "") -> None:
     """
     for name, hint in _hints(type(instance)).items():
         value = getattr(instance, name)
-        typed = _convert(value, hint, where, _join(path, name))
+        typed = _convert(value, hint, where, join(path, name))
         if typed is not value:
             object.__setattr__(instance, name, typed)
 
 
-def build(cls: type[T], tree: Any, where: str, path: str = "") -> T:
+def build(cls: type[T], tree: Any, where: str, path: str = "", extra: bool = False) -> T:
     """The dataclass of a mapping of its fields, parts that are dataclasses included.
 
     Args:
@@ -66,6 +66,7 @@ def build(cls: type[T], tree: Any, where: str, path: str = "") -> T:
         tree: the mapping, as from JSON; an instance of `cls` passes as it is.
         where: the file or the like, for the message.
         path: the field of it that `tree` is.
+        extra: fields that `cls` has not are passed over, as in a file that is made for more readers than us.
 
     Raises:
         UserError: an unknown or missing field, a wrong type or a value out of range; what the dataclass itself refuses.
@@ -76,16 +77,16 @@ def build(cls: type[T], tree: Any, where: str, path: str = "") -> T:
         raise _wrong_type(tree, cls, where, path)
     hints = _hints(cls)
     known = {field.name: field for field in dataclasses.fields(cls) if field.init}
-    for key in tree:
+    for key in () if extra else tree:
         if key not in known:
-            raise UserError(f"{where}: unknown key {_join(path, key)} = {shown(tree[key])}; {_hint(key, known, path)}")
+            raise UserError(f"{where}: unknown key {join(path, key)} = {shown(tree[key])}; {_hint(key, known, path)}")
     values = {}
     for name, field in known.items():
         if name in tree:
-            values[name] = _convert(tree[name], hints[name], where, _join(path, name))
+            values[name] = _convert(tree[name], hints[name], where, join(path, name))
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise UserError(
-                f"{where}: {_join(path, name)} is missing; set it to a value of type {_described(hints[name])}"
+                f"{where}: {join(path, name)} is missing; set it to a value of type {_described(hints[name])}"
             )
     try:
         return cls(**values)
@@ -151,6 +152,12 @@ def shown_path(path: str | pathlib.Path) -> str:
     """A path in a message: whole where it can be one line."""
     text = str(path)
     return text if text.isprintable() and len(text) <= 300 else shown(text)
+
+
+def join(path: str, key: Any) -> str:
+    """The path of a field, "optimizer.learning_rate", in a message; a key of any kind is shown in one short line."""
+    name = key if isinstance(key, str) and key.isprintable() and len(key) <= _SHOWN else shown(key)
+    return f"{path}.{name}" if path else str(name)
 
 
 def one_line(error: BaseException) -> str:
@@ -226,7 +233,7 @@ def _typed_dict(value: Mapping[Any, Any], base: Any, where: str, path: str) -> d
     typed = {}
     for key, item in value.items():
         key = _convert(key, key_hint, where, path)
-        typed[key] = _convert(item, item_hint, where, _join(path, key))
+        typed[key] = _convert(item, item_hint, where, join(path, key))
     return typed
 
 
@@ -325,12 +332,7 @@ def _limit(meta: msgspec.Meta, value: Any) -> str:
 def _hint(key: Any, known: Iterable[str], path: str) -> str:
     # A key of any length can come in; none close to a name is longer than this.
     close = difflib.get_close_matches(str(key)[:_SHOWN], known, n=1)
-    return f"did you mean {_join(path, close[0])}?" if close else f"allowed: {', '.join(sorted(known))}"
-
-
-def _join(path: str, key: Any) -> str:
-    name = key if isinstance(key, str) and key.isprintable() and len(key) <= _SHOWN else shown(key)
-    return f"{path}.{name}" if path else str(name)
+    return f"did you mean {join(path, close[0])}?" if close else f"allowed: {', '.join(sorted(known))}"
 
 
 class _Short(reprlib.Repr):

@@ -68,8 +68,8 @@ class DatasetCard:
             values = getattr(self.statistics, field)
             if len(values) != self.space.width:
                 raise UserError(
-                    f"card {shown_path(self.name)}: {len(values)} values of {field} for {self.space.width} action dimensions; "
-                    "give one for each, null where unknown"
+                    f"card {shown_path(self.name)}: {len(values)} values of {field} for {self.space.width} action "
+                    "dimensions; give one for each, null where unknown"
                 )
 
 

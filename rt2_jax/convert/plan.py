@@ -1,17 +1,19 @@
 """What an import will do, decided before anything is written: the model, and which source gives each parameter."""
 
 import dataclasses
-import json
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from rt2_jax.convert.weights import Weights, open_weights, raise_all
 from rt2_jax.errors import UserError
 from rt2_jax.models.config import ModelConfig, PrefixLmConfig
 from rt2_jax.models.sizes import get_config
 from rt2_jax.tokens.vocabulary import Vocabulary
+from rt2_jax.typed import shown
 
 POSITIONS = "vision/position_embedding"
 # Tables with an axis of the vocabulary: new tokens lengthen it.
@@ -75,7 +77,7 @@ def plan_model(
             group = group.get(name) if isinstance(group, dict) else None
         if not isinstance(group, dict) or field not in group:
             known = [*tree, *(f"{part}.{name}" for part in ("vision", "text") for name in tree[part] or ())]
-            raise UserError(f"the model's config has no field {key!r}; it has {', '.join(known)}")
+            raise UserError(f"the model's config has no field {shown(key)}; it has {', '.join(known)}")
         group[field] = value
     return ModelConfig.from_json(tree)
 
@@ -154,8 +156,10 @@ def parse_setting(text: str) -> tuple[str, Any]:
     """
     key, equals, value = text.partition("=")
     if not equals:
-        raise UserError(f"setting {text!r} has no value; write key=value")
+        raise UserError(f"setting {shown(text)} has no value; write key=value")
     try:
-        return key, json.loads(value)
-    except ValueError:
+        return key, msgspec.json.decode(value)
+    except (msgspec.MsgspecError, UnicodeError):
         return key, value
+    except RecursionError as error:
+        raise UserError(f"setting {shown(text)} is nested too deep; write key=value") from error

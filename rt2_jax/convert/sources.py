@@ -1,20 +1,22 @@
 """Foreign checkpoints as named tensors, read one at a time: what is not asked for stays on the disk."""
 
 import contextlib
-import json
+import dataclasses
+import os
 import pathlib
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import flax.serialization
 import ml_dtypes
-import msgpack
+import msgspec
 import numpy as np
 import safetensors
 import tensorstore
 
 from rt2_jax.errors import UserError
+from rt2_jax.typed import build, one_line, read_json, shown, shown_path
 
 SAFETENSORS_INDEX = "model.safetensors.index.json"
 T5X_FILE = "checkpoint"
@@ -26,6 +28,16 @@ _SAFETENSORS_DTYPES = {
     "I64": np.dtype(np.int64),
     "I32": np.dtype(np.int32),
 }
+
+# A file beside the index, and no path out of its folder.
+FileName = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+
+
+@dataclasses.dataclass(frozen=True)
+class SafetensorsIndex:
+    """What is read of an index: tensor -> the file beside it that holds it."""
+
+    weight_map: Annotated[dict[str, FileName], msgspec.Meta(min_length=1)]
 
 
 class Source(Protocol):
@@ -54,7 +66,7 @@ class SafetensorsSource:
 
     def __init__(self, path: pathlib.Path):
         self.path = path
-        self.config = read_json(path / "config.json")
+        self.config = read_json(path / "config.json", fix="fetch the whole folder again")
         self._files: dict[str, pathlib.Path] = {}
         self.shapes, self.dtypes = {}, {}
         for file in self._shards():
@@ -78,7 +90,7 @@ class SafetensorsSource:
             with safetensors.safe_open(str(file), framework="numpy") as opened:
                 yield opened
         except (OSError, safetensors.SafetensorError) as error:
-            raise UserError(f"{file} is no whole safetensors file ({_line(error)}); fetch it again") from error
+            raise UserError(f"{file} is no whole safetensors file ({one_line(error)}); fetch it again") from error
 
     def _shards(self) -> list[pathlib.Path]:
         index = self.path / SAFETENSORS_INDEX
@@ -89,10 +101,13 @@ class SafetensorsSource:
                 why = f"; {found[0]} is a pickle, which can run code when read: save it as safetensors" if found else ""
                 raise UserError(f"{self.path} holds no .safetensors file{why or '; name a folder that does'}")
             return files
-        names = sorted(set(read_json(index).get("weight_map", {}).values()))
-        missing = [name for name in names if not (self.path / name).is_file()]
-        if missing or not names:
-            raise UserError(f"{index} names {missing[0] if missing else 'no file'}, which is missing; fetch it again")
+        tree = read_json(index, fix="fetch it again")
+        names = sorted(set(build(SafetensorsIndex, tree, shown_path(index), extra=True).weight_map.values()))
+        for name in names:
+            if name != os.path.basename(name) or name == "..":
+                raise UserError(f"{index} names {shown(name)}, which is no file beside it; fetch it again")
+            if not os.path.isfile(self.path / name):
+                raise UserError(f"{index} names {shown_path(name)}, which is missing; fetch it again")
         return [self.path / name for name in names]
 
 
@@ -105,8 +120,8 @@ class NpzSource:
             with zipfile.ZipFile(path) as archive:
                 members = [member for member in archive.namelist() if member.endswith(".npy")]
                 headers = {member: _npy_header(archive, member) for member in members}
-        except (OSError, zipfile.BadZipFile, ValueError) as error:
-            raise UserError(f"{path} is no whole .npz file ({_line(error)}); fetch it again") from error
+        except Exception as error:  # zipfile and numpy raise many kinds for bytes that are no archive or no header
+            raise UserError(f"{path} is no whole .npz file ({one_line(error)}); fetch it again") from error
         self._held = _Held(self._read)
         self._members, self.shapes, self.dtypes = {}, {}, {}
         for member, (shape, dtype) in headers.items():
@@ -123,8 +138,8 @@ class NpzSource:
         try:
             with zipfile.ZipFile(self.path) as archive, archive.open(self._members[name]) as file:
                 array = np.lib.format.read_array(file, allow_pickle=False)
-        except (OSError, zipfile.BadZipFile, EOFError, ValueError) as error:
-            raise UserError(f"{self.path}: tensor {name} cannot be read ({_line(error)}); fetch it again") from error
+        except Exception as error:  # as above
+            raise UserError(f"{self.path}: tensor {name} cannot be read ({one_line(error)}); fetch it again") from error
         return array.view(_named(array.dtype))
 
 
@@ -135,11 +150,12 @@ class T5xSource:
         self.path = path
         try:
             tree = flax.serialization.msgpack_restore((path / T5X_FILE).read_bytes())
-            target = tree["optimizer"]["target"]
-        except (ValueError, KeyError, TypeError, msgpack.UnpackException) as error:
-            raise UserError(f"{path / T5X_FILE} is no whole T5X checkpoint ({_line(error)}); fetch it again") from error
+            self._entries = _flat(tree["optimizer"]["target"])
+        except Exception as error:  # msgpack, flax and numpy raise many kinds for bytes that are no such tree
+            raise UserError(
+                f"{path / T5X_FILE} is no whole T5X checkpoint ({one_line(error)}); fetch it again"
+            ) from error
         self._held = _Held(self._read)
-        self._entries = _flat(target)
         self._stores = {
             name: self._open(name, entry) for name, entry in self._entries.items() if not isinstance(entry, np.ndarray)
         }
@@ -158,17 +174,23 @@ class T5xSource:
             return self._entries[name]
         try:
             return self._stores[name].read().result()
-        except ValueError as error:
-            raise UserError(f"{self.path}: tensor {name} cannot be read ({_line(error)}); fetch it again") from error
+        except Exception as error:  # whatever tensorstore says of a damaged chunk
+            raise UserError(f"{self.path}: tensor {name} cannot be read ({one_line(error)}); fetch it again") from error
 
     def _open(self, name: str, entry: Any) -> tensorstore.TensorStore:
         # The entry is a TensorStore spec of the machine that wrote it: only the folder's name still holds.
-        folder = pathlib.PurePosixPath(str(entry.get("kvstore", {}).get("path", ""))).name
+        store = entry.get("kvstore") if isinstance(entry, dict) else None
+        folder = pathlib.PurePosixPath(str(store.get("path", ""))).name if isinstance(store, dict) else ""
+        if folder in ("", ".."):
+            raise UserError(
+                f"{self.path}: tensor {shown_path(name)} is {shown(entry)}, no array; fetch the folder again"
+            )
         spec = {"driver": "zarr", "kvstore": {"driver": "file", "path": str(self.path / folder)}}
         try:
             store = tensorstore.open(spec, read=True, open=True).result()
-        except ValueError as error:
-            raise UserError(f"{self.path}: tensor {name} cannot be read ({_line(error)}); fetch it again") from error
+            np.dtype(store.dtype.numpy_dtype)
+        except Exception as error:  # whatever tensorstore and numpy say of a damaged .zarray
+            raise UserError(f"{self.path}: tensor {name} cannot be read ({one_line(error)}); fetch it again") from error
         missing = self._missing_chunk(store, self.path / folder)
         if missing:
             raise UserError(f"{self.path}: tensor {name} lacks its chunk {missing}; fetch the folder again")
@@ -203,8 +225,11 @@ def open_source(path: str | pathlib.Path) -> Source:
         UserError: none of these, or a damaged one.
     """
     path = pathlib.Path(path)
-    if not path.exists():
-        raise UserError(f"{path} does not exist; name a transformers folder, a big_vision .npz file or a T5X folder")
+    # os.path's answer is no, where pathlib raises, for a name that is too long for the file system.
+    if not os.path.exists(path):
+        raise UserError(
+            f"{shown_path(path)} does not exist; name a transformers folder, a big_vision .npz file or a T5X folder"
+        )
     if path.is_file():
         if path.suffix == ".npz":
             return NpzSource(path)
@@ -218,23 +243,6 @@ def open_source(path: str | pathlib.Path) -> Source:
         f"{path} is no checkpoint known here: neither a folder with config.json and .safetensors files, nor a .npz "
         f"file, nor a folder with the T5X file {T5X_FILE!r}"
     )
-
-
-def read_json(path: pathlib.Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        UserError: no such file, or no JSON object.
-    """
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); fetch the whole folder") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}); fetch it again") from error
-    if not isinstance(tree, dict):
-        raise UserError(f"{path} holds a {type(tree).__name__}, needs an object; fetch it again")
-    return tree
 
 
 def _named(dtype: np.dtype) -> np.dtype:
@@ -259,7 +267,3 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + str(key)] = value
     return flat
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

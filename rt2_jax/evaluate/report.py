@@ -15,6 +15,7 @@ from rt2_jax.evaluate.page import escape, render_page
 from rt2_jax.evaluate.plots import Curve
 from rt2_jax.evaluate.results import Film
 from rt2_jax.evaluate.schema import check
+from rt2_jax.typed import read_json, shown_path
 
 REPORT_JSON = "report.json"
 REPORT_HTML = "report.html"
@@ -52,13 +53,8 @@ def read_report(path: Path) -> dict[str, Any]:
     Raises:
       UserError: no such file, or no report of this version.
     """
-    try:
-        report = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; give a report.json of `rt2 eval`") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}); give a report.json of `rt2 eval`") from error
-    return check(report)
+    report = read_json(path, fix="give a report.json of `rt2 eval`")
+    return check(report, shown_path(path))
 
 
 def report_page(

@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 from rt2_jax.errors import UserError
+from rt2_jax.typed import join, shown
 
 SCHEMA: dict[str, Any] = json.loads(
     importlib.resources.files("rt2_jax.evaluate").joinpath("schema.json").read_text(encoding="utf-8")
@@ -56,7 +57,7 @@ def _children(value: Any, schema: dict[str, Any], where: str) -> list[str]:
         properties = schema.get("properties", {})
         found += [f"{where}.{name}: missing" for name in schema.get("required", ()) if name not in value]
         for name, item in value.items():
-            found += defects(item, properties.get(name, schema.get("additionalProperties", {})), f"{where}.{name}")
+            found += defects(item, properties.get(name, schema.get("additionalProperties", {})), join(where, name))
     return found
 
 
@@ -73,27 +74,35 @@ def defects(value: Any, schema: dict[str, Any] = SCHEMA, where: str = "report") 
         # The option that fits best says best what is wrong: null fails in one place, a damaged object deeper down.
         return [] if not all(tried) else max(tried, key=lambda found: max(line.index(":") for line in found))
     if "const" in schema and not _same(value, schema["const"]):
-        return [f"{where}: {value!r} is not {schema['const']!r}"]
+        return [f"{where}: {shown(value)} is not {schema['const']!r}"]
     if "enum" in schema and not any(_same(value, option) for option in schema["enum"]):
-        return [f"{where}: {value!r} is none of {schema['enum']!r}"]
+        return [f"{where}: {shown(value)} is none of {schema['enum']!r}"]
     names = schema.get("type", [])
     names = [names] if isinstance(names, str) else names
     if names and not any(_is_type(value, name) for name in names):
-        return [f"{where}: {value!r} is not of type {' or '.join(names)}"]
+        return [f"{where}: {shown(value)} is not of type {' or '.join(names)}"]
     if _is_number(value) and not schema.get("minimum", value) <= value <= schema.get("maximum", value):
-        return [f"{where}: {value!r} is outside [{schema.get('minimum')}, {schema.get('maximum')}]"]
+        return [f"{where}: {shown(value)} is outside [{schema.get('minimum')}, {schema.get('maximum')}]"]
     return _children(value, schema, where)
 
 
-def check(report: Any) -> dict[str, Any]:
-    """Returns `report` if it fits `SCHEMA`; otherwise raises UserError with the first place where it does not."""
+def check(report: Any, where: str = "report") -> dict[str, Any]:
+    """Returns `report` if it fits `SCHEMA`; otherwise raises UserError with the first place where it does not.
+
+    Args:
+        report: JSON's values.
+        where: the file that it was read from, for messages.
+    """
     if not isinstance(report, dict) or report.get("schema") != SCHEMA_NAME:
-        raise UserError(f"not an evaluation report: schema must be {SCHEMA_NAME!r}; give a report.json of `rt2 eval`")
+        raise UserError(
+            f"{where}: not an evaluation report: schema must be {SCHEMA_NAME!r}; give a report.json of `rt2 eval`"
+        )
     if report.get("version") != SCHEMA_VERSION:
         raise UserError(
-            f"report version {report.get('version')!r} cannot be read, only {SCHEMA_VERSION}; run `rt2 eval` again"
+            f"{where}: report version {shown(report.get('version'))} cannot be read, only {SCHEMA_VERSION}; run "
+            "`rt2 eval` again"
         )
     found = defects(report)
     if found:
-        raise UserError(f"damaged report ({len(found)} places, first {found[0]}); run `rt2 eval` again")
+        raise UserError(f"{where}: damaged report ({len(found)} places, first {found[0]}); run `rt2 eval` again")
     return report

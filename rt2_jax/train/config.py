@@ -262,10 +262,8 @@ def _override(fields: dict[str, Any], override: str) -> None:
     for parent in parents:
         node = node.setdefault(parent, {})
         if not isinstance(node, dict):
-            raise UserError(
-                f"override {shown_path('.'.join(names))}: {shown_path(parent)} is not a group of fields; name a field of "
-                "the config"
-            )
+            key, parent = shown_path(".".join(names)), shown_path(parent)
+            raise UserError(f"override {key}: {parent} is not a group of fields; name a field of the config")
     node[last] = _parse(text, key)
 
 

@@ -150,3 +150,17 @@ def test_json_round_trip():
     assert ActionBins.from_json(bins.to_json()) == bins
     with pytest.raises(UserError, match="colour"):
         ActionBins.from_json(bins.to_json() | {"colour": 1})
+    for change, message in (
+        ({"num_bins": "256"}, r"num_bins is '256' \(str\), needs int"),
+        ({"num_bins": 256.0}, r"num_bins is 256.0 \(float\), needs int"),
+        ({"num_bins": True}, r"num_bins is True \(bool\), needs int"),
+        ({"decoding": ["rt1"]}, "decoding is .* needs 'centre' or 'rt1'"),
+        ({"terminate_token": None}, "terminate_token is None, needs int"),
+        ({"space": 3}, "space is 3, needs a group of the fields of ActionSpace"),
+    ):
+        with pytest.raises(UserError, match=f"bundle.json: bins.{message}"):
+            ActionBins.from_json(bins.to_json() | change, "bundle.json", "bins")
+    with pytest.raises(UserError, match="action bins: decoding is missing"):
+        ActionBins.from_json({key: value for key, value in bins.to_json().items() if key != "decoding"})
+    with pytest.raises(UserError, match="action bins: holds a list"):
+        ActionBins.from_json([])

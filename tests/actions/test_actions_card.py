@@ -76,6 +76,43 @@ def test_a_malformed_field_is_refused(change):
         card_from_json(card_to_json(load_card("tabletop")) | change)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_steps": "9"}, r"num_steps is '9' \(str\), needs int"),
+        ({"num_episodes": -1}, "num_episodes is -1, allowed: 0 to"),
+        ({"num_steps": 1.5}, "num_steps is 1.5"),
+        ({"image_size": [64, 0]}, r"image_size\[1\] is 0, allowed: 1 to"),
+        ({"image_size": ["64", "64"]}, r"image_size\[0\] is '64'"),
+        ({"image_size": [64.9, 64]}, r"image_size\[0\] is 64.9"),
+        ({"name": 5}, r"name is 5 \(int\), needs str"),
+        ({"description": None}, "description is None, needs str"),
+        ({"instructions": [1]}, r"instructions\[0\] is 1"),
+        ({"instructions": "pick"}, "instructions is 'pick'"),
+        ({"statistics": {}}, "statistics.mean is missing"),
+        ({"colour": 1}, "unknown key colour = 1"),
+    ],
+)
+def test_a_wrong_field_of_a_file_is_named_with_the_file(change, message, tmp_path):
+    path = tmp_path / "card.json"
+    path.write_text(json.dumps(card_to_json(load_card("tabletop")) | change))
+    with pytest.raises(UserError, match=f"card {path}: .*{message}") as caught:
+        load_card(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_path_that_is_no_card_is_refused(tmp_path):
+    for name in (str(tmp_path), "x" * 300, "x" * 5000, "a\0b"):
+        with pytest.raises(UserError, match="is neither a file nor a shipped card"):
+            load_card(name)
+    (tmp_path / "card.json").write_bytes(b'{"name": "\xff"}')
+    with pytest.raises(UserError, match="card.json is not JSON"):
+        load_card(tmp_path / "card.json")
+    for wrong in ([], None, "card"):
+        with pytest.raises(UserError, match="bundle.json: card is .*needs a group|bundle.json: card is None"):
+            card_from_json(wrong, "bundle.json", "card")
+
+
 def test_statistics_of_another_width_are_refused():
     statistics = action_statistics(np.zeros((2, 7)))
     with pytest.raises(UserError, match="7 values of mean for 8"):

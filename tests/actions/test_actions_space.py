@@ -27,6 +27,9 @@ def test_json_round_trip():
         ({"high": (1.0, -1.0, *ARM.high[2:])}, "'dx'"),
         ({"high": (*ARM.high[:7], math.nan)}, r"high\[7\] is nan, allowed"),
         ({"low": (*ARM.low[:7], -math.inf)}, r"low\[7\] is -inf, allowed"),
+        ({"high": (*ARM.high[:7], 1e300)}, r"high\[7\] is 1e\+300, allowed: -1000000000.0 to 1000000000.0"),
+        ({"high": (*ARM.high[:7], "1")}, r"high\[7\] is '1' \(str\), needs float"),
+        ({"high": (*ARM.high[:7], -1.0)}, "'gripper'"),
     ],
 )
 def test_a_bad_space_is_refused_by_name(change, named):
@@ -40,3 +43,10 @@ def test_malformed_json_is_refused():
         ActionSpace.from_json({key: fields[key] for key in ("names", "low", "high")})
     with pytest.raises(UserError, match="low"):
         ActionSpace.from_json(fields | {"low": 3})
+    with pytest.raises(UserError, match="unknown key colour"):
+        ActionSpace.from_json(fields | {"colour": 3})
+    with pytest.raises(UserError, match=r"bundle.json: card.space.names\[1\] is 5 \(int\), needs str"):
+        ActionSpace.from_json(fields | {"names": ["terminate", *[5] * 7]}, "bundle.json", "card.space")
+    for wrong in (None, [], "space"):
+        with pytest.raises(UserError, match="action space: holds a"):
+            ActionSpace.from_json(wrong)

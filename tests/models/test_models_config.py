@@ -55,6 +55,19 @@ SMALL = ModelConfig(
         ({"remat": "some"}, "remat is 'some'; allowed: none, dots, full"),
         ({"text": {"activation": "relu"}}, "text.activation is 'relu'; allowed: gelu, silu"),
         ({"text": {"dropout_rate": 1.0}}, "text.dropout_rate is 1.0, allowed: 0.0 to below 1.0"),
+        ({"text": {"heads": 0}}, "text.heads is 0, allowed: 1 to"),
+        ({"text": {"encoder_layers": 0}}, "text.encoder_layers is 0, allowed: 1 to"),
+        ({"text": {"mlp": 10**30}}, "text.mlp is 1000000000000000000000000000000, allowed: 1 to"),
+        ({"text": {"width": 24.0}}, r"text.width is 24.0 \(float\), needs int"),
+        ({"text": {"tied_embeddings": 1}}, r"text.tied_embeddings is 1 \(int\), needs bool"),
+        ({"text": {"encoder_branch_init": math.nan}}, "text.encoder_branch_init is nan"),
+        ({"text": {"depth": 2}}, "unknown key text.depth = 2"),
+        ({"text": 3}, r"text is 3 \(int\), needs a group"),
+        ({"vision": {"patch_size": 0}}, "vision.patch_size is 0, allowed: 1 to"),
+        ({"vision": {"stem_widths": (8,) * 40}}, "vision.stem_widths is .*, allowed: 0 to 8 entries"),
+        ({"vocab_size": 0}, "vocab_size is 0, allowed: 1 to"),
+        ({"num_images": True}, r"num_images is True \(bool\), needs int"),
+        ({"name": 3}, r"name is 3 \(int\), needs str"),
     ],
 )
 def test_bad_values_are_refused(changes, message):
@@ -68,6 +81,14 @@ def test_unknown_and_missing_fields_are_refused():
         ModelConfig.from_json({**tree, "vision": {**tree["vision"], "pooling": 1}})
     with pytest.raises(UserError, match="model: vocab_size is missing; set it"):
         ModelConfig.from_json({key: value for key, value in tree.items() if key != "vocab_size"})
+    with pytest.raises(UserError, match="file: x: unknown key model.vision.pooling"):
+        ModelConfig.from_json({**tree, "vision": {**tree["vision"], "pooling": 1}}, "file: x", "model")
+    for wrong in (None, [], 3, "tiny"):
+        with pytest.raises(UserError, match="needs a group of the fields of ModelConfig"):
+            ModelConfig.from_json(wrong)
+    for part, wrong in (("vision", 3), ("text", []), ("text", None), ("lora", "x"), ("text", {"kind": {}})):
+        with pytest.raises(UserError, match=f"model: {part}"):
+            ModelConfig.from_json({**tree, part: wrong})
     with pytest.raises(UserError, match="model size 'huge' is unknown; the sizes are tiny"):
         get_config("huge")
 
