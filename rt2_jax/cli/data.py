@@ -12,7 +12,8 @@ def add_data(verbs) -> None:
         kinds, "build", _data_build, "write the tabletop datasets",
         "Two datasets in TFDS layout: DATA/tabletop_robot, demonstrations of the scripted expert as RLDS episodes,\n"
         "and DATA/tabletop_web, images with captions, questions and places from the wider world. An interrupted\n"
-        "build goes on where it stopped; the same arguments give the same bytes.",
+        "build goes on where it stopped, and files that were lost or changed since are made again; the same arguments\n"
+        "give the same bytes.",
     )  # fmt: skip
     build.add_argument("--data", type=path, required=True, help="the folder to write to")
     build.add_argument("--robot-episodes", type=int, default=2000, help="demonstrations for training (default 2000)")
@@ -37,6 +38,10 @@ def add_data(verbs) -> None:
     which.add_argument("--mixture", default=None, help="the tasks of a mixture, e.g. tabletop_cofinetune_50")
     prepare.add_argument("--vocabulary", type=path, default=None, help="SentencePiece model (default: shipped)")
     prepare.add_argument("--task-modules", type=names, default=[], help="modules that register tasks of your own")
+    prepare.add_argument(
+        "--image-size", type=int, default=None,
+        help="resize frames to this many pixels a side (default: as they are, which must be square)",
+    )  # fmt: skip
     prepare.add_argument("--overwrite", action="store_true", help="prepare again what is there")
 
     inspect = add_verb(
@@ -96,6 +101,7 @@ def _data_prepare(arguments) -> None:
         tasks=list(mixture_weights(arguments.mixture)) if arguments.mixture else arguments.tasks,
         vocabulary=arguments.vocabulary,
         task_modules=arguments.task_modules,
+        image_size=arguments.image_size,
         overwrite=arguments.overwrite,
     )
 

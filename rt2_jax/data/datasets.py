@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from rt2_jax.actions import DatasetCard, action_statistics, load_card, save_card
 from rt2_jax.data import rlds
 from rt2_jax.data.demonstrations import RobotJob, WebJob, play_demonstrations, render_web, simulator_pool
 from rt2_jax.data.progress import progress_bar
-from rt2_jax.data.tfds_folder import INFO_NAME, FolderSpec, Shard, finish, missing_shards, write_shard
+from rt2_jax.data.tfds_folder import FolderSpec, Shard, Work, finish, make_ready, owned, write_shard
 from rt2_jax.errors import UserError
 from rt2_jax.files.writing import whole_file, write_error
 
@@ -29,6 +30,7 @@ IMAGES_PER_SHARD = 1024
 EPISODES_PER_JOB = 4
 IMAGES_PER_JOB = 64
 _EXAMPLE_INSTRUCTIONS = 10
+_SHOWN = 8  # damaged files that a line names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,16 +55,21 @@ class Source:
 
 
 def write_datasets(sources: Sequence[Source], workers: int, overwrite: bool, show_progress: bool) -> None:
-    """Writes what is missing of each source's folder.
+    """Writes what is missing or damaged of each source's folder.
 
     Raises:
-        UserError: a folder that holds something else, no OpenGL, a process that died, a full disk.
+        UserError: a folder that holds something else, or that another process is building, no OpenGL, a process that
+            died, a full disk.
     """
-    # All folders are checked before the first minute of work.
-    missing = [missing_shards(source.spec, overwrite) for source in sources]
-    with progress_bar(show_progress) as progress, simulator_pool(workers) as pool:
-        for source, shards in zip(sources, missing, strict=True):
-            _write(source, shards, pool, workers, progress)
+    with contextlib.ExitStack() as stack:
+        # All folders are taken and checked before the first minute of work.
+        for source in sources:
+            stack.enter_context(owned(source.spec))
+        works = [make_ready(source.spec, overwrite) for source in sources]
+        progress = stack.enter_context(progress_bar(show_progress))
+        pool = stack.enter_context(simulator_pool(workers))
+        for source, work in zip(sources, works, strict=True):
+            _write(source, work, pool, workers, progress)
 
 
 def _split_sizes(examples: int) -> Mapping[str, int]:
@@ -114,13 +121,14 @@ def web_source(data_dir: pathlib.Path, images: int, image_size: int, seed: int) 
 
 def _write(
     source: Source,
-    shards: Sequence[Shard],
+    work: Work,
     pool: concurrent.futures.ProcessPoolExecutor,
     workers: int,
     progress: Progress,
 ) -> None:
     spec = source.spec
     total = sum(spec.split_sizes.values())
+    shards = work.shards
     left = sum(shard.stop - shard.start for shard in shards)
     bar = progress.add_task(f"{spec.name} ({source.unit})", total=total, completed=total - left)
     jobs = [
@@ -137,10 +145,16 @@ def _write(
             f"a rendering process of {spec.name} died (out of memory, or a crash in OpenGL); run the same command to "
             "go on, with fewer workers if it happens again"
         ) from error
-    if not (spec.folder / INFO_NAME).is_file():
-        if spec.name == rlds.ROBOT_NAME:
-            _write_card(spec)
-        finish(spec)
+    if work.finished:
+        return
+    cards = [CARD_NAME] if spec.name == rlds.ROBOT_NAME else []
+    if cards:
+        _write_card(spec)
+    finish(spec, cards)
+    if work.damaged:
+        more = f" and {len(work.damaged) - _SHOWN} more" if len(work.damaged) > _SHOWN else ""
+        shown = ", ".join(work.damaged[:_SHOWN]) + more
+        progress.console.print(f"{spec.name}/{spec.version}: damaged or lost, and made again: {shown}", soft_wrap=True)
 
 
 def _examples(

@@ -9,7 +9,6 @@ import hashlib
 import importlib
 import io
 import pathlib
-import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -39,12 +38,14 @@ from rt2_jax.data.records import (
 )
 from rt2_jax.data.seqio_vocabulary import SeqioVocabulary
 from rt2_jax.data.tfds_folder import INFO_NAME
+from rt2_jax.data.tfds_reading import check_dataset, check_source, dataset_identity, reading, task_folder
 from rt2_jax.errors import UserError
 from rt2_jax.files.writing import whole_folder, write_error
 from rt2_jax.inputs.images import decode_image, encode_jpeg, resize_image
 from rt2_jax.tokens.vocabulary import Vocabulary
 
 RECORDS_PER_FILE = 100_000
+MAX_IMAGE_SIZE = 4096
 # One record a chunk: reading one at random reads no other. JPEG does not compress further.
 _WRITER_OPTIONS = "group_size:1,uncompressed"
 # Examples that come out of TensorFlow at once: one by one, the hand-over costs more than the rest.
@@ -96,12 +97,14 @@ def prepare(
         The index of every split, kept ones included.
 
     Raises:
-        UserError: an unknown task, one with another vocabulary, data prepared otherwise or damaged, a split that
-            another process is preparing, a bad example, a full disk.
+        UserError: an unknown task, one with another vocabulary, a damaged dataset, data prepared otherwise or damaged,
+            a split that another process is preparing, a bad example, a full disk.
     """
     data_dir = pathlib.Path(data_dir)
     if not isinstance(vocabulary, Vocabulary):
         vocabulary = Vocabulary.load(vocabulary) if vocabulary else Vocabulary.load()
+    if image_size is not None and not 1 <= image_size <= MAX_IMAGE_SIZE:
+        raise UserError(f"image size is {image_size}; choose 1 to {MAX_IMAGE_SIZE}")
     names = _registered(data_dir, vocabulary, tasks, task_modules)
     limits = Limits(image_size, prompt_len, target_len)
     indices = []
@@ -109,6 +112,9 @@ def prepare(
         for name in names:
             task = seqio.TaskRegistry.get(name)
             _check_vocabulary(task, vocabulary)
+            folder = task_folder(task)
+            if folder is not None:
+                check_dataset(folder)
             for split in splits:
                 if split in task.splits:
                     indices.append(_prepare_split(data_dir, task, split, vocabulary, limits, overwrite, progress))
@@ -166,7 +172,7 @@ def _prepare_split(
     progress: Progress,
 ) -> PreparedIndex:
     folder = prepared_dir(data_dir, task.name, split)
-    source = _source_hash(task)
+    source = _source_hash(task_folder(task))
     meaning = _meaning(task)
     if is_prepared(folder) and not overwrite:
         index = read_index(data_dir, task.name, split)
@@ -217,17 +223,12 @@ def _difference(
 
 def _chunks(task: seqio.Task, split: str) -> Iterator[tuple[Sequence[bytes], list[np.ndarray], list[np.ndarray]]]:
     """Images, prompts and targets of the task's examples, in its source's order."""
+    check_source(task, split)
     dataset = task.get_dataset(split=split, shuffle=False, try_in_mem_cache=False, sequence_length=None)
     dataset = dataset.map(lambda example: {key: example[key] for key in ("image", "inputs", "targets")})
-    # A user's mistake inside a preprocessor comes out of TensorFlow wrapped in a traceback: keep its one line.
-    try:
+    with reading(task_folder(task), f"{task.name}/{split}"):
         for chunk in dataset.ragged_batch(_CHUNK).prefetch(2):
             yield chunk["image"].numpy(), _rows(chunk["inputs"]), _rows(chunk["targets"])
-    except tf.errors.OpError as error:
-        line = re.search(r"^(?:\S*\.)?UserError: (.*)$", str(error.message), re.MULTILINE)
-        if line is None:
-            raise
-        raise UserError(f"{task.name}/{split}: {line.group(1)}") from error
 
 
 def _rows(ragged: tf.RaggedTensor) -> list[np.ndarray]:
@@ -323,21 +324,19 @@ class _SplitWriter:
             raise UserError(f"{self._task}: an image does not decode ({error}); repair or drop it") from error
         if self._image_size is None:
             if size[0] != size[1]:
-                raise UserError(f"{self._task}: frames are {size[0]} x {size[1]} pixels; give an image size")
+                raise UserError(
+                    f"{self._task}: frames are {size[0]} x {size[1]} pixels; give an image size (--image-size)"
+                )
             self._image_size = size[0]
         if kind == "JPEG" and size == (self._image_size, self._image_size):
             return data
         return encode_jpeg(resize_image(decode_image(data), self._image_size))
 
 
-def _source_hash(task: seqio.Task) -> str:
-    """SHA-256 over the TFDS folder's own description, so that prepared data does not outlive a rebuilt dataset."""
-    folder = task.source.tfds_dataset.data_dir if isinstance(task.source, seqio.TfdsDataSource) else None
+def _source_hash(folder: pathlib.Path | None) -> str:
+    """What the dataset was when it was prepared, so that prepared data does not outlive a rebuilt one."""
     if folder is None:
         return ""
-    digest = hashlib.sha256()
-    for name in (INFO_NAME, "build.json"):
-        path = pathlib.Path(folder) / name
-        if path.is_file():
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
+    identity = dataset_identity(folder)
+    info = folder / INFO_NAME
+    return identity or (hashlib.sha256(info.read_bytes()).hexdigest() if info.is_file() else "")

@@ -20,6 +20,7 @@ from rt2_jax.data.datasets import CARD_NAME
 from rt2_jax.data.mixtures import MIXTURES
 from rt2_jax.data.seqio_vocabulary import SeqioVocabulary
 from rt2_jax.data.tfds_folder import INFO_NAME
+from rt2_jax.data.tfds_reading import check_dataset, holds_dataset
 from rt2_jax.errors import UserError
 from rt2_jax.inputs import prompts
 from rt2_jax.sim.lexicon import GRIPPER
@@ -59,19 +60,20 @@ def register(data_dir: str | pathlib.Path, vocabulary: Vocabulary | None = None)
         The names of the tasks.
 
     Raises:
-        UserError: neither dataset is there.
+        UserError: neither dataset is there, or one is damaged or half-built.
     """
     vocabulary = vocabulary or Vocabulary.load()
     robot = pathlib.Path(data_dir) / rlds.ROBOT_NAME / rlds.VERSION
     web = pathlib.Path(data_dir) / rlds.WEB_NAME / rlds.VERSION
     names = []
-    if (robot / INFO_NAME).is_file():
+    if holds_dataset(robot):
+        check_dataset(robot)
         card = load_card(robot / CARD_NAME)
         for mode in MODES:
             name = f"{rlds.ROBOT_NAME}_{mode}"
             register_robot_task(name, robot, card, tabletop_steps, mode=mode, use_last_step=True, vocabulary=vocabulary)
             names.append(name)
-    if (web / INFO_NAME).is_file():
+    if holds_dataset(web):
         for kind in WEB_KINDS:
             name = f"{rlds.WEB_NAME}_{kind}"
             register_image_text_task(name, web, _annotations_of(kind), _WEB_PROMPTS[kind], vocabulary=vocabulary)
@@ -129,7 +131,7 @@ def register_robot_task(
         return _strings(map(prompts.plan_prompt, asked)), _strings(planned)
 
     def examples(episode: Tensors) -> tf.data.Dataset:
-        rows = steps(episode)
+        rows = _fields(name, steps, episode)
         rows = rows if use_last_step else {key: value[:-1] for key, value in rows.items()}
         plans = rows["plan"] if mode == "plan" else rows["instruction"]
         asked, answered = tf.numpy_function(
@@ -166,7 +168,7 @@ def register_image_text_task(
     """
 
     def examples(example: Tensors) -> tf.data.Dataset:
-        rows = dict(annotations(example))
+        rows = _fields(name, annotations, example)
         image = rows.pop("image")
         rows = {key: value[:max_per_image] for key, value in rows.items()}
         keys = sorted(rows)
@@ -236,8 +238,9 @@ def _add_task(
     bins: ActionBins | None = None,
 ) -> seqio.Task:
     folder = pathlib.Path(folder)
-    if not (folder / INFO_NAME).is_file():
+    if not holds_dataset(folder):
         raise UserError(f"task {name}: no dataset in {folder} ({INFO_NAME} is missing); name a whole TFDS folder")
+    check_dataset(folder)
     # seqio keeps builders by folder for ever: forget one whose files have been replaced since.
     seqio.utils.LazyTfdsLoader._MEMOIZED_BUILDERS.pop((None, str(folder)), None)
     words = SeqioVocabulary(vocabulary or Vocabulary.load())
@@ -258,6 +261,16 @@ def _add_task(
             "targets": ActionFeature(words, add_eos=True, card=card, bins=bins),
         },
     )
+
+
+def _fields(name: str, function: Callable[[Tensors], Tensors], example: Tensors) -> dict[str, Any]:
+    try:
+        return dict(function(example))
+    except KeyError as error:
+        raise UserError(
+            f"task {name}: its function asks for {error}, which is not among {', '.join(sorted(example))} or below "
+            "them; compare it with the dataset's features.json"
+        ) from error
 
 
 def _slices(image: tf.Tensor, inputs: tf.Tensor, targets: tf.Tensor) -> tf.data.Dataset:

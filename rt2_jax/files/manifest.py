@@ -62,9 +62,15 @@ class Manifest:
         return {"format": FORMAT, "kind": self.kind, "facts": dict(self.facts), "files": files}
 
 
-def make_manifest(folder: pathlib.Path, kind: str, facts: Mapping[str, int | str] | None = None) -> Manifest:
-    """Hashes every file below `folder`, as it lies there."""
-    paths = [path for path in list_files(folder) if path != MANIFEST_NAME]
+def make_manifest(
+    folder: pathlib.Path,
+    kind: str,
+    facts: Mapping[str, int | str] | None = None,
+    paths: Iterable[str] | None = None,
+) -> Manifest:
+    """Hashes every file below `folder`, or `paths` alone, as they lie there."""
+    paths = sorted(list_files(folder) if paths is None else paths)
+    paths = [path for path in paths if path != MANIFEST_NAME]
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         entries = pool.map(lambda path: _entry(folder / path), paths)
         return Manifest(kind, dict(facts or {}), dict(zip(paths, entries, strict=True)))

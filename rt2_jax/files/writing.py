@@ -84,11 +84,19 @@ def whole_folder(
                 shutil.rmtree(old, ignore_errors=True)
 
 
-def seal(folder: pathlib.Path, kind: str, facts: Mapping[str, int | str] | None = None) -> str:
-    """Puts every byte of a finished folder on the disk and writes its manifest, last; its identity."""
-    for path in list_files(folder):
+def seal(
+    folder: pathlib.Path,
+    kind: str,
+    facts: Mapping[str, int | str] | None = None,
+    paths: Sequence[str] | None = None,
+) -> str:
+    """Puts every byte of a finished folder on the disk and writes its manifest, last; its identity.
+
+    `paths` are the files that belong to it, where others may lie beside them; None takes every file below it.
+    """
+    for path in list_files(folder) if paths is None else paths:
         sync(folder / path)
-    manifest = make_manifest(folder, kind, facts)
+    manifest = make_manifest(folder, kind, facts, paths)
     write_text(folder / MANIFEST_NAME, manifest.to_text())
     return manifest.identity
 

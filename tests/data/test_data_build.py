@@ -9,7 +9,7 @@ from rt2_jax.actions import ActionBins, load_card
 from rt2_jax.data import datasets, demonstrations, tfds_folder
 from rt2_jax.data.build import build
 from rt2_jax.data.demonstrations import MOST_ATTEMPTS, RobotJob, render_web, simulator_pool, stream_seed
-from rt2_jax.data.tfds_folder import missing_shards
+from rt2_jax.data.tfds_folder import make_ready
 from rt2_jax.errors import UserError
 from rt2_jax.inputs.images import decode_image
 from rt2_jax.sim import describe
@@ -145,22 +145,22 @@ def test_overwrite_empties_the_folder_and_a_foreign_one_is_left_alone(tmp_path):
     folder.mkdir(parents=True)
     (folder / "dataset_info.json").write_text("somebody else's")
     with pytest.raises(UserError, match="something else than `rt2 data build`"):
-        missing_shards(source.spec, overwrite=False)
+        make_ready(source.spec, overwrite=False)
     assert (folder / "dataset_info.json").exists()
-    assert len(missing_shards(source.spec, overwrite=True)) == 2
+    assert len(make_ready(source.spec, overwrite=True).shards) == 2
     assert [path.name for path in folder.iterdir()] == ["build.json"]
 
 
 def test_a_full_disk_is_one_clear_error_and_leaves_no_shard(tmp_path):
     source = datasets.web_source(tmp_path, 3, 32, 0)
-    shard = missing_shards(source.spec, overwrite=False)[0]
+    shard = make_ready(source.spec, overwrite=False).shards[0]
     path = source.spec.path(shard)
     path.with_name(f".{path.name}.partial").symlink_to("/dev/full")
     example = {"image": np.zeros((32, 32, 3), np.uint8), "annotations": [], "scene": ""}
     with pytest.raises(UserError, match="cannot write .*No space left on device; free space"):
         tfds_folder.write_shard(source.spec, shard, [example] * 3)
     assert [path.name for path in source.spec.folder.iterdir()] == ["build.json"]
-    assert missing_shards(source.spec, overwrite=False)[0] == shard
+    assert make_ready(source.spec, overwrite=False).shards[0] == shard
 
 
 def test_rendering_processes_never_import_tensorflow():

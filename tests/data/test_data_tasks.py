@@ -16,7 +16,7 @@ from rt2_jax.data.prepare import Limits, _SplitWriter, prepare
 from rt2_jax.data.reader import PreparedSplit, make_reader
 from rt2_jax.data.records import read_index
 from rt2_jax.data.seqio_vocabulary import SeqioVocabulary
-from rt2_jax.data.tfds_folder import FolderSpec, finish, missing_shards, write_shard
+from rt2_jax.data.tfds_folder import FolderSpec, finish, make_ready, write_shard
 from rt2_jax.errors import UserError
 from rt2_jax.inputs.images import encode_jpeg
 from rt2_jax.tokens import Vocabulary, action_text
@@ -245,7 +245,7 @@ def test_a_full_disk_is_an_os_error_that_prepare_words(tmp_path):
 
 def _write_dataset(data_dir, name, version, features, examples):
     spec = FolderSpec(data_dir, name, version, "", features, {"train": len(examples)}, 10, {})
-    for shard in missing_shards(spec, overwrite=False):
+    for shard in make_ready(spec, overwrite=False).shards:
         write_shard(spec, shard, examples)
     finish(spec)
 
