@@ -179,8 +179,9 @@ def test_a_refused_start_changes_nothing_and_every_other_is_recorded(three_steps
 
 def test_actions_of_another_card_are_refused_by_a_run(three_steps, small_fields, prepared, data_dir, tmp_path):
     shutil.copytree(data_dir, tmp_path / "data")
-    shutil.rmtree(tmp_path / "data" / "prepared" / "reach" / "train")
-    prepared.write_split(tmp_path / "data", "reach", "train", 40, 0, card="fractal20220817_data")
+    shutil.rmtree(tmp_path / "data" / "prepared" / "reach")
+    for split, count in (("train", 40), ("validation", 10)):
+        prepared.write_split(tmp_path / "data", "reach", split, count, 0, card="fractal20220817_data")
     before = contents(three_steps)
     with pytest.raises(UserError, match="was trained with actions of which .* in the prepared data it is"):
         train(make_config({**small_fields, "data_dir": str(tmp_path / "data")}), three_steps)
