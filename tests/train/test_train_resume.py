@@ -9,7 +9,7 @@ from rt2_jax.actions.bins import ActionBins
 from rt2_jax.actions.card import load_card
 from rt2_jax.errors import UserError
 from rt2_jax.tokens.vocabulary import Vocabulary
-from rt2_jax.train.bundle import bundle_meta
+from rt2_jax.train.bundle_meta import bundle_meta
 from rt2_jax.train.config import make_config
 from rt2_jax.train.history import read_history, record_start
 from rt2_jax.train.loop import train
