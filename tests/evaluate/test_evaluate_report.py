@@ -135,7 +135,7 @@ def test_a_failed_write_leaves_the_old_report(tmp_path, report, monkeypatch):
     def refuse(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(reports.os, "replace", refuse)
+    monkeypatch.setattr("rt2_jax.files.writing.os.replace", refuse)
     report["title"] = "another"
     with pytest.raises(UserError, match="No space left on device"):
         reports.write_report(tmp_path, report)
