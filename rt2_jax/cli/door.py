@@ -78,6 +78,7 @@ def entry() -> int:
     sys.unraisablehook = lambda what: interrupts.end() if what.exc_type is KeyboardInterrupt else usual(what)
     # numpy's C code prints what interrupts its import.
     sys.excepthook = lambda *error: interrupts.end() if interrupts.came else shown(*error)
+    _say_notes_plainly()
     if sys.stdout is not None:
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 is no reason to fail
     try:
@@ -91,6 +92,17 @@ def entry() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):  # all is done; leaving takes a while and says nothing
         signal.signal(number, signal.SIG_IGN)
     return _flush(code)
+
+
+def _say_notes_plainly() -> None:
+    """Our warnings are told as the command's own notes, not with a logger's name before them."""
+    import logging
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("rt2: note: %(message)s"))
+    ours = logging.getLogger("rt2_jax")
+    ours.addHandler(handler)
+    ours.propagate = False
 
 
 def _run(argv: Sequence[str] | None) -> int:

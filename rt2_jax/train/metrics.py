@@ -18,6 +18,8 @@ from rt2_jax.files.writing import write_text
 
 METRICS_FILE = "metrics.jsonl"
 
+_log = logging.getLogger(__name__)
+
 
 class MetricsLog:
     """Appends one JSON object a line: {"step", "split", <metric>: number, ...}.
@@ -78,7 +80,7 @@ def _repaired(path: pathlib.Path) -> list[dict[str, Any]]:
             aside = path.with_name(f"{path.name}.damaged_{number}")
         os.rename(path, aside)
         what = f"has damaged lines ({damaged}), which are left out" if damaged else "is no file"
-        logging.warning("%s %s; it is kept as %s", path, what, aside.name)
+        _log.warning("%s %s; it is kept as %s", path, what, aside.name)
     return lines
 
 
