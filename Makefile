@@ -26,8 +26,8 @@ demo: $(READY) gl  ## build data, co-fine-tune from the shipped VLM, evaluate in
 	@PATH="$(CURDIR)/$(BIN):$$PATH" launch/demo.sh $(OUT)
 
 test: lint gl  ## lint, import contracts and the whole test suite
-	$(BIN)/python -m pytest tests/data tests/test_cli.py
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/data --ignore tests/test_cli.py
+	$(BIN)/python -m pytest tests/data tests/test_cli.py tests/test_cli_door.py
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/data --ignore tests/test_cli.py --ignore tests/test_cli_door.py
 
 lint: $(READY)  ## ruff and the import contracts
 	$(BIN)/ruff check .

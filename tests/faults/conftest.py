@@ -6,7 +6,6 @@ table of docs/reliability.md.
 
 import collections
 import os
-import pathlib
 import shutil
 import subprocess
 import sys
@@ -39,14 +38,6 @@ FIELDS = {
 BUILD = ("--robot-episodes", "2", "--web-images", "4", "--image-size", str(SIZE), "--workers", "1")
 
 _counts: dict[tuple[str, str], list[int]] = collections.defaultdict(lambda: [0, 0])
-
-
-def pytest_collection_modifyitems(items):
-    """One process makes the artefacts: where tests are shared out, all of these go to one."""
-    here = pathlib.Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("faults"))
 
 
 @pytest.fixture(scope="session")
