@@ -45,3 +45,14 @@ def test_a_heavy_library_has_one_home(packages, home):
 
 def test_the_simulator_imports_neither_tensorflow_nor_jax():
     assert not {path for path in importers("tensorflow", "jax", "flax") if path.parts[0] == "sim"}
+
+
+def test_folders_are_removed_in_few_places():
+    """`files` replaces a folder only where nothing of others is lost; the others remove what they made themselves."""
+    allowed = {"files/writing.py", "train/checkpoint.py", "data/tfds_folder.py"}
+    found = {
+        path.relative_to(ROOT / "rt2_jax").as_posix()
+        for path in MODULES
+        if "rmtree(" in path.read_text(encoding="utf-8")
+    }
+    assert found == allowed

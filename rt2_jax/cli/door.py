@@ -98,6 +98,7 @@ def entry() -> int:
     sys.unraisablehook = unraisable
     # numpy's C code prints what interrupts its import.
     sys.excepthook = lambda *error: interrupts.end() if interrupts.came else shown(*error)
+    _say_notes_plainly()
     if sys.stdout is not None:
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 is no reason to fail
     try:
@@ -116,6 +117,17 @@ def entry() -> int:
 def _is_echo(error: BaseException | None) -> bool:
     """Whether TensorStore found an event loop closed that Orbax had left at an earlier error."""
     return isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
+
+
+def _say_notes_plainly() -> None:
+    """Our warnings are told as the command's own notes, not with a logger's name before them."""
+    import logging
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("rt2: note: %(message)s"))
+    ours = logging.getLogger("rt2_jax")
+    ours.addHandler(handler)
+    ours.propagate = False
 
 
 def _run(argv: Sequence[str] | None) -> int:

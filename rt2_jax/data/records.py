@@ -158,11 +158,13 @@ def read_index(data_dir: str | pathlib.Path, task: str, split: str) -> PreparedI
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         version = fields.pop("format", None)
-        if version != FORMAT:
-            raise UserError(f"{path}: format {version!r}, this release reads {FORMAT}; {mend}")
-        index = _index(fields)
+        index = _index(fields) if version == FORMAT else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error!r}); {mend}") from error
+    except UserError as error:
+        raise UserError(f"{path} is damaged ({error}); {mend}") from error
+    if index is None:
+        raise UserError(f"{path}: format {version!r}, this release reads {FORMAT}; {mend}")
     if (index.task, index.split) != (task, split):
         raise UserError(f"{path} describes {index.task}/{index.split}, not {task}/{split}; {mend}")
     return index
@@ -195,11 +197,19 @@ def action_meaning(
     Where tasks agree in their bins and have cards of their own all the same, the first one's card is given.
 
     Raises:
-        UserError: a task is not prepared, or two tasks bin their actions differently.
+        UserError: a task is not prepared, two tasks bin their actions differently, or two splits of one task do.
     """
     first: PreparedIndex | None = None
     for task in tasks:
         index = read_index(data_dir, task, split)
+        for other_split in set(SPLITS) - {split}:
+            if is_prepared(prepared_dir(data_dir, task, other_split)):
+                differing = bins_difference(index.bins, read_index(data_dir, task, other_split).bins)
+                if differing:
+                    what, one, other = differing
+                    raise UserError(
+                        f"task {task}: {what} is {one} in {split} and {other} in {other_split}; {again(data_dir, task)}"
+                    )
         if index.bins is None:
             continue
         if first is None:

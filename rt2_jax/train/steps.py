@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rt2_jax.errors import UserError
-from rt2_jax.files.manifest import Manifest, find_damage, find_missing, read_manifest, told
+from rt2_jax.files.manifest import MANIFEST_NAME, Manifest, find_damage, find_missing, read_manifest, told
 
 CHECKPOINTS_DIR = "checkpoints"
 PARAMS_DIR = "params"
@@ -19,6 +19,8 @@ STEP_KIND = "checkpoint"
 COMMIT_FILE = "commit_success.txt"
 # The first format of a step's progress, and of its bundle metadata, that comes with a manifest.
 SEALED_FORMAT = 2
+# By a kill; or it is under way, where a run is looked at from outside.
+CUT_OFF = "its save is not complete"
 STEP_FILES = {
     "params": ("_METADATA", "manifest.ocdbt", COMMIT_FILE),
     "opt_state": ("_METADATA", "manifest.ocdbt", COMMIT_FILE),
@@ -65,6 +67,8 @@ def why_damaged(step_dir: pathlib.Path, verify: bool = True) -> str | None:
 def why_unsealed(step_dir: pathlib.Path) -> str | None:
     """As `why_damaged`, from names, sizes, the manifest and the progress alone."""
     try:
+        if saving_mark(step_dir).exists() and not (step_dir / MANIFEST_NAME).exists():
+            return CUT_OFF
         reason = why_incomplete(step_dir)
         if reason:
             return reason
@@ -80,7 +84,7 @@ def why_unsealed(step_dir: pathlib.Path) -> str | None:
         return f"it holds step {progress.get('step')!r}"
     formats = (progress.get("format", 1), progress["bundle"].get("format", 1))
     # Saves before the manifest came are whole without one.
-    return None if all(number == 1 for number in formats) else "its manifest is missing, so its save was cut off"
+    return None if all(number == 1 for number in formats) else f"its {MANIFEST_NAME} is missing"
 
 
 def why_changed(step_dir: pathlib.Path, paths: Iterable[str] | None = None) -> str | None:
@@ -108,6 +112,14 @@ def why_incomplete(step_dir: pathlib.Path) -> str | None:
         if not any((step_dir / item).glob("ocdbt.process_*/d/*")):
             return f"{item} holds no data"
     return None
+
+
+def saving_mark(step_dir: pathlib.Path) -> pathlib.Path:
+    """The file that stands beside a step from before its save begins until it is sealed.
+
+    It tells a save that was cut off, of which nothing is missed, from a step that has lost its manifest.
+    """
+    return step_dir.with_name(f"saving_{step_dir.name}")
 
 
 def step_identity(step_dir: pathlib.Path) -> str | None:

@@ -59,14 +59,6 @@ _spec.loader.exec_module(writers)
 _counts: dict[tuple[str, str], list[int]] = collections.defaultdict(lambda: [0, 0])
 
 
-def pytest_collection_modifyitems(items):
-    """One process makes the artefacts: where tests are shared out, all of these go to one."""
-    here = pathlib.Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("faults"))
-
-
 @pytest.fixture(scope="session")
 def scale():
     """scale(quick, full): how many of an attack this run makes."""
