@@ -37,7 +37,7 @@ def test_killed_at_any_moment_it_ends_in_the_same_bits(
             done = run_rt2(*one.words(root))
             problem = one.result(root) if done.returncode == 0 else done.stderr[-2000:]
         for _ in range(kills):
-            tally("kill -9 at a random moment, then the same command", verb, problem is None)
+            tally("SIGKILL, then the same command", verb, problem is None)
         assert problem is None, f"series {series} of {verb}: {problem}"
         left -= kills
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 
 import jax
 import numpy as np
@@ -343,7 +344,8 @@ def _other_bytes(folder, other, but=""):
 
 
 def _other_arrays(folder, other):
-    with ocp.PyTreeCheckpointer() as checkpointer:
+    with warnings.catch_warnings(), ocp.PyTreeCheckpointer() as checkpointer:
+        warnings.simplefilter("ignore")  # that no sharding is given
         trees = [checkpointer.restore(path.resolve()) for path in (folder, other)]
     leaves = [jax.tree_util.tree_leaves_with_path(tree) for tree in trees]
     if [path for path, _ in leaves[0]] != [path for path, _ in leaves[1]]:
