@@ -52,8 +52,8 @@ def add_data(verbs) -> None:
     prepare.add_argument("--vocabulary", type=path, default=None, help="SentencePiece model (default: shipped)")
     prepare.add_argument("--task-modules", type=names, default=[], help="modules that register tasks of your own")
     prepare.add_argument(
-        "--image-size", type=int, default=None,
-        help="resize frames to this many pixels a side (default: as they are, which must be square)",
+        "--image-size", type=count(1, 4096), default=None,
+        help="resize frames to this many pixels a side, %(type)s (default: as they are, which must be square)",
     )  # fmt: skip
     prepare.add_argument("--overwrite", action="store_true", help="prepare again what is there")
 
