@@ -10,7 +10,7 @@ CORE_VENV := .venv-core
 OUT ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint test-core gl clean
+.PHONY: help demo test lint test-core test-faults gl clean
 
 help:  ## what this Makefile can do
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,6 +28,9 @@ demo: $(READY) gl  ## build data, co-fine-tune from the shipped VLM, evaluate in
 test: lint gl  ## lint, import contracts and the whole test suite
 	$(BIN)/python -m pytest tests/data tests/test_cli.py tests/test_cli_door.py
 	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/data --ignore tests/test_cli.py --ignore tests/test_cli_door.py
+
+test-faults: $(READY) gl  ## every attack of the fault suite (about 30 minutes), with the table of docs/reliability.md
+	RT2_FAULTS=full $(BIN)/python -m pytest tests/faults
 
 lint: $(READY)  ## ruff and the import contracts
 	$(BIN)/ruff check .

@@ -86,6 +86,37 @@ def test_ctrl_c_while_a_verb_runs(body):
     assert run_code(f"def run(arguments):\n    {body}\nverb(run)") == INTERRUPTED
 
 
+def test_sigterm_tidies_away_and_is_told_in_a_line(tmp_path):
+    body = f"""
+def run(arguments):
+    from rt2_jax.files.writing import whole_folder
+    with whole_folder({str(tmp_path / "out")!r}, "bundle"):
+        os.kill(os.getpid(), signal.SIGTERM)
+verb(run)
+"""
+    assert run_code(body) == (143, "", "rt2: terminated\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_orbax_leaves_behind_at_an_error_is_not_printed():
+    body = """
+import asyncio, logging
+def run(arguments):
+    from rt2_jax.errors import UserError
+    logging.getLogger("asyncio").error("Task exception was never retrieved")
+    logging.getLogger("absl").error("Failed to run 2 Handler Commit operations")
+    loop = asyncio.new_event_loop()
+    loop.close()
+    class Late:
+        def __del__(self):
+            loop.call_soon_threadsafe(print)
+    Late()
+    raise UserError("no space left")
+verb(run)
+"""
+    assert run_code(body) == (2, "", "rt2: error: no space left\n")
+
+
 def test_ctrl_c_after_the_work_is_done_says_nothing():
     code = (
         "import atexit, threading\n"

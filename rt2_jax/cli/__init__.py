@@ -11,6 +11,7 @@ WRONG = 2
 INTERNAL = 70
 INTERRUPTED = 130
 BROKEN_PIPE = 141
+TERMINATED = 143
 
 
 def main(argv=None) -> int:
@@ -18,7 +19,7 @@ def main(argv=None) -> int:
 
     Returns:
         The exit code: 0 on success, 2 for what the user can fix, 130 when interrupted, 141 when the reader of its
-        output went away.
+        output went away, 143 after SIGTERM.
 
     Raises:
         SystemExit: help was asked for (0) or an argument is wrong (2).
@@ -30,7 +31,7 @@ def main(argv=None) -> int:
 
 
 def entry() -> int:
-    """The console script: `main` with Ctrl-C in one line at any moment, and a log file for a defect of ours."""
+    """The console script: `main`, with Ctrl-C and SIGTERM told in one line, and a log file for a defect of ours."""
     try:
         from rt2_jax.cli import door
 

@@ -6,46 +6,58 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
 
-from rt2_jax.cli import BROKEN_PIPE, INTERNAL, INTERRUPTED, WRONG
+from rt2_jax.cli import BROKEN_PIPE, INTERNAL, INTERRUPTED, TERMINATED, WRONG
 from rt2_jax.errors import UserError
 
 _LINE = 1000  # characters of a message
 
 
 class _Interrupts:
-    """The first Ctrl-C raises KeyboardInterrupt, so that what was begun is tidied away; the second ends the process.
+    """The first Ctrl-C or SIGTERM raises KeyboardInterrupt, so that what was begun is tidied away; the second one ends
+    the process.
 
     Attributes:
-        came: a first one has come. It counts even where a library turned the exception into one of its own.
+        came: the first one's number, or 0. It counts even where a library turned the exception into one of its own.
         told: the line is printed.
     """
 
     def __init__(self) -> None:
-        self.came = False
+        self.came = 0
         self.told = False
 
     def __call__(self, number: int, frame: object) -> None:
-        """The handler of SIGINT."""
+        """The handler of both signals."""
         if self.came:
             self.end()
-        self.came = True
+        self.came = number
         raise KeyboardInterrupt
+
+    @property
+    def code(self) -> int:
+        """The exit code."""
+        return TERMINATED if self.came == signal.SIGTERM else INTERRUPTED
+
+    @property
+    def line(self) -> str:
+        """What is said."""
+        return "rt2: terminated" if self.came == signal.SIGTERM else "rt2: interrupted"
 
     def tell(self) -> int:
         """Prints the line once; the exit code."""
         if not self.told:
             self.told = True
-            _print("rt2: interrupted")
-        return INTERRUPTED
+            _print(self.line)
+        return self.code
 
     def end(self) -> None:
         """Ends the process here and now."""
         if not self.told:
             self.told = True
             with contextlib.suppress(OSError):
-                os.write(2, b"rt2: interrupted\n")
-        os._exit(INTERRUPTED)
+                os.write(2, f"{self.line}\n".encode())
+        os._exit(self.code)
 
 
 def main(argv: Sequence[str] | None = None, interrupts: _Interrupts | None = None) -> int:
@@ -70,12 +82,20 @@ def main(argv: Sequence[str] | None = None, interrupts: _Interrupts | None = Non
 def entry() -> int:
     """See `rt2_jax.cli.entry`."""
     interrupts = _Interrupts()
-    # A shell's background job ignores Ctrl-C, and must go on doing so.
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, interrupts)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # A shell's background job ignores Ctrl-C, and must go on doing so.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, interrupts)
     # Where Python cannot raise (in __del__, in a callback), it would print a traceback and go on.
     usual, shown = sys.unraisablehook, sys.excepthook
-    sys.unraisablehook = lambda what: interrupts.end() if what.exc_type is KeyboardInterrupt else usual(what)
+
+    def unraisable(what: Any) -> None:
+        if what.exc_type is KeyboardInterrupt:
+            interrupts.end()
+        if not _is_echo(what.exc_value):
+            usual(what)
+
+    sys.unraisablehook = unraisable
     # numpy's C code prints what interrupts its import.
     sys.excepthook = lambda *error: interrupts.end() if interrupts.came else shown(*error)
     _say_notes_plainly()
@@ -92,6 +112,11 @@ def entry() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):  # all is done; leaving takes a while and says nothing
         signal.signal(number, signal.SIG_IGN)
     return _flush(code)
+
+
+def _is_echo(error: BaseException | None) -> bool:
+    """Whether TensorStore found an event loop closed that Orbax had left at an earlier error."""
+    return isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
 
 
 def _say_notes_plainly() -> None:
@@ -111,8 +136,10 @@ def _run(argv: Sequence[str] | None) -> int:
     from rt2_jax.cli.command_line import parse
 
     arguments = parse(argv)
-    # Orbax warns of optional metadata that our params-only folders do not have.
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    # Orbax warns of optional metadata that our params-only folders do not have, and logs the tracebacks of errors that
+    # it raises as well, which are told in a line; asyncio those of its tasks that nobody awaited by then.
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         return arguments.run(arguments) or 0
     except SystemExit as stop:

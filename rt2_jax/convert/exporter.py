@@ -13,7 +13,6 @@ from rt2_jax.convert.sinks import Tensors, write_json, write_npz, write_safetens
 from rt2_jax.convert.transformers_config import gemma_config, paligemma_config, siglip_config, t5_config
 from rt2_jax.errors import UserError
 from rt2_jax.files.disk import check_space, raise_if_disk_full
-from rt2_jax.files.manifest import check_sealed
 from rt2_jax.files.writing import check_target, whole_folder
 from rt2_jax.models.config import EncoderDecoderConfig, ModelConfig
 from rt2_jax.train.bundle import open_folder
@@ -72,7 +71,6 @@ def export_weights(
     except Exception as error:
         raise_if_disk_full(error, out)
         raise
-    check_sealed(out, kind)
     return said
 
 

@@ -17,7 +17,6 @@ from rt2_jax.convert.resample import resample_positions
 from rt2_jax.convert.weights import Index, Weights
 from rt2_jax.errors import UserError
 from rt2_jax.files.disk import check_space, raise_if_disk_full
-from rt2_jax.files.manifest import check_sealed
 from rt2_jax.files.writing import check_target, whole_folder
 from rt2_jax.models.backbone import Backbone, make_backbone
 from rt2_jax.models.config import ModelConfig
@@ -118,7 +117,6 @@ def import_weights(
     except Exception as error:
         raise_if_disk_full(error, out)
         raise
-    check_sealed(out, PRETRAINED_KIND)
     taken = {str(source.path): [path for path in origin if origin[path] is source] for source in sources.values()}
     extended = [_new_rows(path, weights.shapes[path], shapes[path]) for path, weights in origin.items()]
     old = origin[POSITIONS].shapes[POSITIONS][0] if POSITIONS in origin else 0

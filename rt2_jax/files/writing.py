@@ -8,10 +8,10 @@ import contextlib
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from rt2_jax.errors import UserError
-from rt2_jax.files.manifest import MANIFEST_NAME, list_files, make_manifest, read_manifest, told
+from rt2_jax.files.manifest import MANIFEST_NAME, check_sealed, list_files, make_manifest, read_manifest, told
 from rt2_jax.files.owner import Owner
 
 _SHOWN = 4  # entries of a folder that a message names
@@ -44,10 +44,12 @@ def whole_folder(
     sources: Sequence[str | pathlib.Path] = (),
     overwrite: bool = False,
     facts: Mapping[str, int | str] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Iterator[pathlib.Path]:
     """Gives an empty temporary folder; when the block ends without an error it is sealed and put in the target's place.
 
-    One process at a time writes a target. What a killed one left behind is cleared away by the next.
+    Every byte is then read back. One process at a time writes a target, until it has done that. What a killed one left
+    behind is cleared away by the next.
 
     Args:
         target: the folder to make; see `check_target` for what it may replace.
@@ -55,9 +57,11 @@ def whole_folder(
         sources: folders that are read for it, which it must not replace.
         overwrite: replace a folder that holds something else.
         facts: see `Manifest`.
+        tell: called with the identity once all is done.
 
     Raises:
-        UserError: a target that must not be replaced, or one that another process is writing.
+        UserError: a target that must not be replaced, one that another process is writing, or bytes that were read back
+            are not those written.
     """
     path = check_target(target, kind, sources=sources, overwrite=overwrite)
     partial, old = (path.with_name(f".{path.name}.rt2-{name}") for name in ("partial", "old"))
@@ -70,18 +74,24 @@ def whole_folder(
             os.rename(old, path)  # a process was killed between the two renames below
         for leftover in (partial, old):
             shutil.rmtree(leftover, ignore_errors=True)
+        # Whoever had it until now may have put something there.
+        check_target(target, kind, sources=sources, overwrite=overwrite)
         try:
             partial.mkdir()
             yield partial
-            seal(partial, kind, facts)
+            identity = seal(partial, kind, facts)
             if path.exists():
                 os.rename(path, old)
             os.rename(partial, path)
             sync(path.parent)
+            check_sealed(path, kind, facts)
+            if tell:
+                tell(identity)
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
-            if path.exists():
-                shutil.rmtree(old, ignore_errors=True)
+            if old.is_dir() and not path.exists():
+                os.rename(old, path)  # interrupted between the two renames above
+            for leftover in (partial, old):
+                shutil.rmtree(leftover, ignore_errors=True)
 
 
 def seal(

@@ -20,7 +20,7 @@ from rt2_jax.actions.bins import ActionBins
 from rt2_jax.actions.card import DatasetCard, card_from_json
 from rt2_jax.errors import UserError
 from rt2_jax.files.disk import check_space, raise_if_disk_full
-from rt2_jax.files.manifest import check_sealed, find_damage, find_missing, make_manifest, read_manifest, told
+from rt2_jax.files.manifest import find_damage, find_missing, make_manifest, read_manifest, told
 from rt2_jax.files.writing import whole_folder
 from rt2_jax.models.backbone import Backbone, make_backbone
 from rt2_jax.models.config import ModelConfig
@@ -126,8 +126,11 @@ def save_bundle(
     check_meta(meta, BUNDLE_FILE)
     directory = pathlib.Path(directory)
     stored = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
+    identities: list[str] = []
     try:
-        with whole_folder(directory, BUNDLE_KIND, sources=sources, overwrite=overwrite) as partial:
+        with whole_folder(
+            directory, BUNDLE_KIND, sources=sources, overwrite=overwrite, tell=identities.append
+        ) as partial:
             check_space(directory.resolve(), tree_bytes(stored))
             with ocp.StandardCheckpointer() as checkpointer:
                 checkpointer.save(partial / PARAMS_DIR, stored)
@@ -139,7 +142,7 @@ def save_bundle(
     except Exception as error:
         raise_if_disk_full(error, directory)
         raise
-    return check_sealed(directory, BUNDLE_KIND).identity
+    return identities[0]
 
 
 def open_folder(directory: str | pathlib.Path, verify: bool = True) -> Opened:

@@ -4,11 +4,15 @@
 table of docs/reliability.md.
 """
 
+import atexit
 import collections
+import importlib.util
 import os
+import pathlib
 import shutil
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -31,11 +35,26 @@ FIELDS = {
     "prompt_len": 64,
     "target_len": 24,
     "log_every": 1,
-    "eval_every": 0,
+    "eval_every": 3,
+    "eval_batches": 1,
     "checkpoint_every": 2,
     "optimizer": {"name": "adamw", "learning_rate": 1e-3, "warmup_steps": 1},
 }
 BUILD = ("--robot-episodes", "2", "--web-images", "4", "--image-size", str(SIZE), "--workers", "1")
+
+# Programs compiled once serve every process.
+_COMPILED = tempfile.TemporaryDirectory(prefix="rt2-faults-compiled-")
+atexit.register(_COMPILED.cleanup)
+ENVIRONMENT = {
+    **os.environ,
+    "JAX_COMPILATION_CACHE_DIR": _COMPILED.name,
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+
+_spec = importlib.util.spec_from_file_location("rt2_jax_tests_writers", pathlib.Path(__file__).with_name("writers.py"))
+writers = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(writers)
 
 _counts: dict[tuple[str, str], list[int]] = collections.defaultdict(lambda: [0, 0])
 
@@ -80,6 +99,7 @@ def command(*arguments):
 
 def rt2(*arguments, timeout=300, **options):
     """Runs ``rt2 ARGUMENTS`` in a process of its own."""
+    options = {"env": ENVIRONMENT, **options}
     return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=timeout, **options)
 
 
@@ -94,6 +114,29 @@ def must(*arguments):
 def run_rt2():
     """The function `rt2`."""
     return rt2
+
+
+@pytest.fixture(scope="session")
+def start_rt2(tmp_path_factory):
+    """start(*arguments, largest=None): ``rt2 ARGUMENTS`` begun, as `writers.Running`."""
+    logs = tmp_path_factory.mktemp("logs")
+
+    def start(*arguments, largest=None):
+        return writers.Running(command(*arguments), logs, ENVIRONMENT, largest)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def writing_below():
+    """The function `writers.writing_below`."""
+    return writers.writing_below
+
+
+@pytest.fixture(scope="session")
+def writer(workplace):
+    """writer(name): one of `writers.WRITERS`, reading from and compared with the workplace's artefacts."""
+    return lambda name: writers.WRITERS[name](workplace, BUILD, TASKS)
 
 
 @pytest.fixture(scope="session")

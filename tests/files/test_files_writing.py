@@ -6,6 +6,7 @@ import pathlib
 import pytest
 
 from rt2_jax.errors import UserError
+from rt2_jax.files import writing
 from rt2_jax.files.manifest import check_sealed, list_files
 from rt2_jax.files.writing import check_target, whole_file, whole_folder
 
@@ -156,6 +157,52 @@ def test_a_write_that_was_killed_between_its_renames_loses_nothing(tmp_path):
         raise ZeroDivisionError
     assert (tmp_path / "out" / "weights").read_text() == "old"
     assert os.listdir(tmp_path) == ["out"]
+
+
+def test_a_write_that_is_interrupted_between_its_renames_puts_the_old_one_back(tmp_path, monkeypatch):
+    write(tmp_path / "out", "old")
+    rename = os.rename
+
+    def interrupted(source, target):
+        if str(source).endswith(".rt2-partial"):
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "out")
+    assert (tmp_path / "out" / "weights").read_text() == "old"
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_what_came_while_another_process_held_the_target_is_kept(tmp_path, monkeypatch):
+    enter = writing.Owner.__enter__
+
+    def late(owner):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "thesis.txt").write_text("mine")
+        return enter(owner)
+
+    monkeypatch.setattr(writing.Owner, "__enter__", late)
+    with pytest.raises(UserError, match="holds thesis.txt"):
+        write(tmp_path / "out")
+    assert (tmp_path / "out" / "thesis.txt").read_text() == "mine"
+
+
+def test_the_target_is_read_back_before_another_process_may_write_there(tmp_path, monkeypatch):
+    told, sync = [], writing.sync
+    write(tmp_path / "out", "first", tell=told.append)
+    assert told == [check_sealed(tmp_path / "out", "bundle").identity]
+
+    def flip(path):
+        sync(path)
+        if path == tmp_path:
+            (tmp_path / "out" / "weights").write_text("flips")
+
+    monkeypatch.setattr(writing, "sync", flip)
+    with pytest.raises(UserError, match="weights has changed since it was written"):
+        write(tmp_path / "out", "second"[:5], tell=told.append)
+    assert len(told) == 1
 
 
 def test_one_process_at_a_time_writes_a_folder(tmp_path):
