@@ -12,6 +12,7 @@ import numpy as np
 
 from rt2_jax.actions.space import ActionSpace
 from rt2_jax.errors import UserError
+from rt2_jax.files.writing import write_text
 from rt2_jax.typed import Count, build, check_fields, read_json, shown, shown_path
 
 CARD_FORMAT = 1
@@ -138,4 +139,4 @@ def save_card(card: DatasetCard, path: str | pathlib.Path) -> None:
     """Writes the card as JSON, making its folder where needed."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(card_to_json(card), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(card_to_json(card), indent=2, allow_nan=False) + "\n")

@@ -16,7 +16,8 @@ def add_data(verbs) -> None:
         kinds, "build", _data_build, "write the tabletop datasets",
         "Two datasets in TFDS layout: DATA/tabletop_robot, demonstrations of the scripted expert as RLDS episodes,\n"
         "and DATA/tabletop_web, images with captions, questions and places from the wider world. An interrupted\n"
-        "build goes on where it stopped; the same arguments give the same bytes.",
+        "build goes on where it stopped, and files that were lost or changed since are made again; the same arguments\n"
+        "give the same bytes.",
     )  # fmt: skip
     build.add_argument("--data", type=path, required=True, help="the folder to write to")
     build.add_argument(

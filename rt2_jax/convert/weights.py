@@ -1,6 +1,7 @@
 """Where a model's parameters come from: a foreign checkpoint through its layout, or one of our own folders."""
 
 import collections
+import os
 import pathlib
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -17,6 +18,7 @@ from rt2_jax.errors import UserError
 from rt2_jax.models.config import EncoderDecoderConfig, ModelConfig, PrefixLmConfig, VitConfig
 from rt2_jax.train.bundle import open_folder
 from rt2_jax.train.bundle_meta import BUNDLE_FILE
+from rt2_jax.typed import shown_path
 
 # Tables without layers are read so many bytes at a time: they are a checkpoint's largest tensors.
 PIECE_BYTES = 64 << 20
@@ -147,7 +149,7 @@ class ForeignWeights:
         for name in have:
             ignored = any(re.fullmatch(regex, name) for regex, _ in self._layout.ignored)
             if name not in wanted and name not in self._layout.copies and not ignored:
-                wrong.append(f"{name} {list(have[name])} is not used")
+                wrong.append(f"{shown_path(name)} {list(have[name])} is not used")
         if not wrong:
             for name, leaves in wanted.items():
                 for leaf in leaves:
@@ -208,9 +210,10 @@ def open_weights(path: str | pathlib.Path) -> Weights:
         UserError: see `open_source`, `infer` and `ForeignWeights`.
     """
     path = pathlib.Path(path)
-    if (path / BUNDLE_FILE).is_file():
+    # os.path's answer is no, where pathlib raises, for a name that is too long for the file system.
+    if os.path.isfile(path / BUNDLE_FILE):
         return NativeWeights(path)
-    if all((path / name / "config.json").is_file() for name in PARTS):
+    if all(os.path.isfile(path / name / "config.json") for name in PARTS):
         return JoinedWeights(path)
     return ForeignWeights(open_source(path))
 

@@ -30,7 +30,8 @@ def build(
 ) -> dict[str, pathlib.Path]:
     """Writes ``tabletop_robot/1.0.0`` (RLDS, with a card) and ``tabletop_web/1.0.0`` under `data_dir`.
 
-    A folder that is whole and was built with the same arguments is kept; a half-built one is completed.
+    A folder that is whole and was built with the same arguments is kept; a half-built one is completed, and what was
+    lost of one or changed on the disk is made again.
 
     Args:
         data_dir: the folder of datasets, made where needed.
@@ -49,7 +50,8 @@ def build(
         Dataset name -> its folder.
 
     Raises:
-        UserError: an argument out of its limits, a folder that holds something else, no OpenGL, a full disk.
+        UserError: an argument out of its limits, a folder that holds something else or that another process is
+            building, no OpenGL, a full disk.
     """
     data_dir = pathlib.Path(data_dir)
     _check(robot_episodes, web_images, image_size, seed, workers, skills, noise)

@@ -6,7 +6,6 @@ A split is written to a folder beside its place, sealed, and renamed when it is 
 import collections
 import dataclasses
 import hashlib
-import io
 import pathlib
 from collections.abc import Iterator, Sequence
 
@@ -14,7 +13,6 @@ import numpy as np
 import seqio
 import tensorflow as tf
 from array_record.python.array_record_module import ArrayRecordWriter
-from PIL import Image
 from rich.progress import Progress
 
 from rt2_jax.actions import ActionBins, DatasetCard
@@ -38,10 +36,10 @@ from rt2_jax.data.records import (
 from rt2_jax.data.seqio_vocabulary import SeqioVocabulary
 from rt2_jax.data.task_modules import registered_by
 from rt2_jax.data.tfds_folder import INFO_NAME
-from rt2_jax.data.tfds_reading import check_dataset, dataset_identity, reading, task_folder
+from rt2_jax.data.tfds_reading import check_dataset, check_source, dataset_identity, reading, task_folder
 from rt2_jax.errors import UserError
 from rt2_jax.files.writing import whole_folder, write_error
-from rt2_jax.inputs.images import decode_image, encode_jpeg, resize_image
+from rt2_jax.inputs.images import decode_image, encode_jpeg, image_info, resize_image
 from rt2_jax.tokens.vocabulary import Vocabulary
 
 RECORDS_PER_FILE = 100_000
@@ -217,6 +215,7 @@ def _difference(
 
 def _chunks(task: seqio.Task, split: str) -> Iterator[tuple[Sequence[bytes], list[np.ndarray], list[np.ndarray]]]:
     """Images, prompts and targets of the task's examples, in its source's order."""
+    check_source(task, split)
     dataset = task.get_dataset(split=split, shuffle=False, try_in_mem_cache=False, sequence_length=None)
     dataset = dataset.map(lambda example: {key: example[key] for key in ("image", "inputs", "targets")})
     with reading(task_folder(task), f"{task.name}/{split}"):
@@ -311,9 +310,10 @@ class _SplitWriter:
 
     def _fitted(self, data: bytes) -> bytes:
         try:
-            with Image.open(io.BytesIO(data)) as image:
-                kind, size = image.format, image.size
-        except OSError as error:
+            kind, size = image_info(data)
+            # All of it: a frame that breaks off would otherwise be found by a training run.
+            pixels = decode_image(data)
+        except UserError as error:
             raise UserError(f"{self._task}: an image does not decode ({error}); repair or drop it") from error
         if self._image_size is None:
             if size[0] != size[1]:
@@ -323,7 +323,7 @@ class _SplitWriter:
             self._image_size = size[0]
         if kind == "JPEG" and size == (self._image_size, self._image_size):
             return data
-        return encode_jpeg(resize_image(decode_image(data), self._image_size))
+        return encode_jpeg(resize_image(pixels, self._image_size))
 
 
 def _source_hash(folder: pathlib.Path | None) -> str:

@@ -83,9 +83,7 @@ class PreparedIndex:
         check_fields(self, f"index of {shown(self.task)}/{shown(self.split)}")
         in_files = sum(count for _, count in self.files)
         if in_files != self.num_examples:
-            raise UserError(
-                f"{self.task}/{self.split}: num_examples is {self.num_examples}, its files hold {in_files}"
-            )
+            raise UserError(f"{self.task}/{self.split}: num_examples is {self.num_examples}, its files hold {in_files}")
         card_bins = self.bins and self.card and dataclasses.replace(self.bins, space=self.card.space)
         differing = bins_difference(card_bins, self.bins) if card_bins else None
         if differing:
@@ -170,10 +168,11 @@ def read_index(data_dir: str | pathlib.Path, task: str, split: str) -> PreparedI
             raise UserError(f"{path}: format {shown(version)}, this release reads {FORMAT}; {mend}")
         index = _index(fields, str(path))
     except KeyError as error:
-        raise UserError(f"{path}: {error} is missing; {mend}") from error
+        raise UserError(f"{path} is damaged ({error} is missing); {mend}") from error
     except UserError as error:
-        told_of = "" if str(path) in str(error) else f"{path}: "
-        raise UserError(f"{told_of}{error}" + ("" if mend in str(error) else f"; {mend}")) from error
+        if mend in str(error):
+            raise
+        raise UserError(f"{path} is damaged ({error}); {mend}") from error
     if (index.task, index.split) != (task, split):
         raise UserError(f"{path} describes {index.task}/{index.split}, not {task}/{split}; {mend}")
     return index
@@ -206,11 +205,19 @@ def action_meaning(
     Where tasks agree in their bins and have cards of their own all the same, the first one's card is given.
 
     Raises:
-        UserError: a task is not prepared, or two tasks bin their actions differently.
+        UserError: a task is not prepared, two tasks bin their actions differently, or two splits of one task do.
     """
     first: PreparedIndex | None = None
     for task in tasks:
         index = read_index(data_dir, task, split)
+        for other_split in set(SPLITS) - {split}:
+            if is_prepared(prepared_dir(data_dir, task, other_split)):
+                differing = bins_difference(index.bins, read_index(data_dir, task, other_split).bins)
+                if differing:
+                    what, one, other = differing
+                    raise UserError(
+                        f"task {task}: {what} is {one} in {split} and {other} in {other_split}; {again(data_dir, task)}"
+                    )
         if index.bins is None:
             continue
         if first is None:

@@ -131,7 +131,7 @@ def register_robot_task(
         return _strings(map(prompts.plan_prompt, asked)), _strings(planned)
 
     def examples(episode: Tensors) -> tf.data.Dataset:
-        rows = steps(episode)
+        rows = _fields(name, steps, episode)
         rows = rows if use_last_step else {key: value[:-1] for key, value in rows.items()}
         plans = rows["plan"] if mode == "plan" else rows["instruction"]
         asked, answered = tf.numpy_function(
@@ -168,7 +168,7 @@ def register_image_text_task(
     """
 
     def examples(example: Tensors) -> tf.data.Dataset:
-        rows = dict(annotations(example))
+        rows = _fields(name, annotations, example)
         image = rows.pop("image")
         rows = {key: value[:max_per_image] for key, value in rows.items()}
         keys = sorted(rows)
@@ -261,6 +261,16 @@ def _add_task(
             "targets": ActionFeature(words, add_eos=True, card=card, bins=bins),
         },
     )
+
+
+def _fields(name: str, function: Callable[[Tensors], Tensors], example: Tensors) -> dict[str, Any]:
+    try:
+        return dict(function(example))
+    except KeyError as error:
+        raise UserError(
+            f"task {name}: its function asks for {error}, which is not among {', '.join(sorted(example))} or below "
+            "them; compare it with the dataset's features.json"
+        ) from error
 
 
 def _slices(image: tf.Tensor, inputs: tf.Tensor, targets: tf.Tensor) -> tf.data.Dataset:

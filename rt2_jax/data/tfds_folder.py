@@ -97,7 +97,7 @@ class Work:
     Attributes:
         shards: to be written.
         finished: the dataset is whole and sealed: nothing is to be done.
-        damaged: names of the files that were there and are not what was written; their shards are among `shards`.
+        damaged: names of files that were lost or are not what was written; shards among them are in `shards` too.
     """
 
     shards: tuple[Shard, ...]
@@ -112,11 +112,12 @@ def owned(spec: FolderSpec) -> Iterator[None]:
     Raises:
         UserError: another one does, or the disk refuses.
     """
-    folder = spec.folder
     try:
+        # One folder has one lock, by whatever links it is reached.
+        folder = spec.folder.resolve()
         folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(folder, error) from error
+    except (OSError, RuntimeError) as error:
+        raise write_error(spec.folder, error) from error
     with Owner(folder.with_name(f".{folder.name}.rt2-owner"), f"{KIND} {folder}"):
         yield
 

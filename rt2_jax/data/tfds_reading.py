@@ -64,6 +64,24 @@ def check_dataset(folder: pathlib.Path) -> None:
         raise UserError(f"{folder} cannot be read ({error.strerror}); make it readable, or copy it again") from error
 
 
+def check_source(task: seqio.Task, split: str) -> None:
+    """Returns when a dataset's examples can be taken apart as its task wants to.
+
+    Raises:
+        UserError: its features are others than the task's.
+    """
+    folder = task_folder(task)
+    try:
+        if folder is not None:
+            task.source.get_dataset(split, shuffle=False)
+    except Exception as error:
+        # TFDS and TensorFlow word a mismatch in many ways; nothing of the task's own code has run yet.
+        raise UserError(
+            f"{task.name}/{split}: {folder} is not as the task expects ({_first_line(error)}); compare the features in "
+            "its features.json"
+        ) from error
+
+
 def dataset_identity(folder: pathlib.Path) -> str:
     """The identity of a sealed dataset, "" of one that is not."""
     manifest = _manifest(folder)

@@ -48,7 +48,7 @@ def provenance(report: Mapping[str, Any]) -> str:
     facts = [
         ("Command", f"<code>{escape(report['command'])}</code>"),
         ("Checkpoint", f"<code>{escape(checkpoint['path'])}</code>"),
-        ("Bundle SHA-256", f"<code>{escape(checkpoint['sha256'])}</code>"),
+        ("Identity (SHA-256)", f"<code>{escape(checkpoint['sha256'])}</code>"),
         ("Model", f"{escape(checkpoint['model'])}, {checkpoint['parameters']:,} parameters"),
         ("Data", f"<code>{escape(report['data']['path'] or 'none')}</code>, split {escape(report['data']['split'])}"),
         ("Machine", escape(f"{machine['system']}, {machine['cores']} cores; JAX on {machine['backend']}: {devices}")),

@@ -1,13 +1,10 @@
 """report.json and report.html: written whole or not at all."""
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rt2_jax.errors import UserError
 from rt2_jax.evaluate import background, film_cards, held_out, sections
 from rt2_jax.evaluate.comparison import Comparison, comparison_section
 from rt2_jax.evaluate.films import choose_films
@@ -15,6 +12,7 @@ from rt2_jax.evaluate.page import escape, render_page
 from rt2_jax.evaluate.plots import Curve
 from rt2_jax.evaluate.results import Film
 from rt2_jax.evaluate.schema import check
+from rt2_jax.files.writing import write_error, write_text
 from rt2_jax.typed import read_json, shown_path
 
 REPORT_JSON = "report.json"
@@ -23,28 +21,6 @@ REPORT_HTML = "report.html"
 MAX_FILMS = 36
 # A page larger than this is a nuisance to mail and to open; films are left out until it fits.
 MAX_PAGE_BYTES = 8_000_000
-
-
-def write_atomically(path: Path, content: str) -> None:
-    """Writes `content` beside `path` and renames it: a reader sees the old file or the new one, never a part.
-
-    Raises:
-      UserError: the folder cannot be made or written to.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; choose another output folder") from error
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(content)
-        # mkstemp makes private files; a report is made to be read by others.
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        os.unlink(temporary)
-        raise UserError(f"cannot write {path}: {error.strerror}; free some space or choose another folder") from error
 
 
 def read_report(path: Path) -> dict[str, Any]:
@@ -126,6 +102,10 @@ def write_report(
     json_path, html_path = out_dir / REPORT_JSON, out_dir / REPORT_HTML
     content = json.dumps(check(dict(report)), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     page = _fitting_page(report, films, curves, comparison, max_page_bytes)
-    write_atomically(json_path, content)
-    write_atomically(html_path, page)
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        write_text(json_path, content)
+        write_text(html_path, page)
+    except OSError as error:
+        raise write_error(out_dir, error) from error
     return json_path, html_path

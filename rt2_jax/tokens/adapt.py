@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from rt2_jax.errors import UserError
+from rt2_jax.files.writing import whole_file
 from rt2_jax.tokens.families import family
 from rt2_jax.tokens.model_proto import SPACE, ModelProto, Piece, parse_model
 from rt2_jax.tokens.rare_pieces import expendable, least_frequent_pieces
@@ -58,7 +59,8 @@ def adapt_vocabulary(
             raise UserError(f"vocabulary {source} has a token for each integer already; leave the corpus out")
     Vocabulary(model, source)  # refuses what is wrong with it before anything is written
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(model)
+    with whole_file(path) as partial:
+        partial.write_bytes(model)
     return Vocabulary.load(path)
 
 

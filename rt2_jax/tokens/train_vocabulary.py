@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import sentencepiece
 
 from rt2_jax.errors import UserError
+from rt2_jax.files.writing import whole_file
 from rt2_jax.tokens.vocabulary import Vocabulary
 
 # PaLI-X gives each integer up to 1000 its own token. U+2581 is SentencePiece's space: symbols at a word's start only.
@@ -66,5 +67,6 @@ def train_vocabulary(corpus: Iterable[str], path: str | pathlib.Path, num_words:
     path = pathlib.Path(path)
     vocabulary = Vocabulary(stream.getvalue(), path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(stream.getvalue())
+    with whole_file(path) as partial:
+        partial.write_bytes(stream.getvalue())
     return vocabulary

@@ -12,6 +12,7 @@ import msgspec
 from rt2_jax.actions.bins import ActionBins
 from rt2_jax.actions.card import DatasetCard, card_from_json, card_to_json
 from rt2_jax.errors import UserError
+from rt2_jax.files.writing import whole_file, write_text
 from rt2_jax.models.config import ModelConfig
 from rt2_jax.tokens.grammar import build_grammar
 from rt2_jax.tokens.vocabulary import Vocabulary
@@ -103,11 +104,13 @@ def pretrained_meta(model: ModelConfig, vocabulary: Vocabulary | None, sources: 
 
 
 def write_meta(directory: pathlib.Path, meta: Mapping[str, Any], vocabulary: Vocabulary | None) -> None:
-    """Writes bundle.json and the vocabulary, if there is one, beside it."""
+    """Writes bundle.json and the vocabulary, if there is one, beside it, each whole."""
     if vocabulary is not None:
-        # Not copied: the file may be the very one that is written.
-        (directory / VOCABULARY_FILE).write_bytes(vocabulary.path.read_bytes())
-    (directory / BUNDLE_FILE).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+        # Read before it is written: the file may be the very one.
+        words = vocabulary.path.read_bytes()
+        with whole_file(directory / VOCABULARY_FILE) as partial:
+            partial.write_bytes(words)
+    write_text(directory / BUNDLE_FILE, json.dumps(meta, indent=2) + "\n")
 
 
 def read_meta(directory: str | pathlib.Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import pathlib
 import shutil
 import threading
@@ -16,18 +17,20 @@ from jax.experimental import multihost_utils
 from rt2_jax.errors import UserError
 from rt2_jax.files.disk import check_space, raise_if_disk_full
 from rt2_jax.files.manifest import read_manifest, shares
-from rt2_jax.files.writing import seal
+from rt2_jax.files.writing import seal, write_text
 from rt2_jax.train.bundle_meta import model_hash
-from rt2_jax.train.hosts import agree
+from rt2_jax.train.hosts import agree, is_first
 from rt2_jax.train.params import check_shapes, first_line, tree_bytes
 from rt2_jax.train.state import TrainState
 from rt2_jax.train.steps import (
     CHECKPOINTS_DIR,
+    CUT_OFF,
     SEALED_FORMAT,
     STEP_KIND,
     listed_steps,
     log_passed_over,
     read_progress,
+    saving_mark,
     why_changed,
     why_unsealed,
 )
@@ -78,9 +81,11 @@ class Checkpoints:
     @functools.cached_property
     def _manager(self) -> ocp.CheckpointManager:
         """Made when first needed, for making it changes the folder."""
-        if jax.process_index() == 0:
+        if is_first():
             for path in self._directory.glob(f"{_OLD}*"):
                 shutil.rmtree(path, ignore_errors=True)
+            for path in self._directory.glob(saving_mark(self._directory / "*").name):
+                path.unlink()
         manager = ocp.CheckpointManager(
             self._directory,
             item_handlers={
@@ -112,6 +117,8 @@ class Checkpoints:
         check_space(self._directory, tree_bytes((state.params, state.opt_state)))
         saved = {"format": SEALED_FORMAT, **dataclasses.asdict(progress), "bundle": self._meta, **self._facts}
         try:
+            if is_first():
+                write_text(saving_mark(self._directory / str(progress.step)), "")
             manager.save(
                 progress.step,
                 args=ocp.args.Composite(
@@ -174,7 +181,9 @@ class Checkpoints:
         Raises:
             UserError: the step belongs to another model or vocabulary, or every step is damaged.
         """
-        damaged = []
+        damaged, cut_off = [], []
+        if os.path.lexists(self._directory) and not self._directory.is_dir():
+            raise UserError(f"{self._directory} is no folder; move it away, or choose a new workdir")
         for step in listed_steps(self._directory):
             reason = self._why_damaged(step)
             found = None
@@ -186,14 +195,15 @@ class Checkpoints:
                 found, reason = self._read(step, abstract, progress)
                 reason = agree(reason)
             if found is not None and reason is None:
-                self._set_aside(damaged)
+                self._set_aside(damaged, cut_off)
                 return found
             log_passed_over(step, reason or "it cannot be read")
-            damaged.append(step)
+            (cut_off if reason == CUT_OFF else damaged).append(step)
         if damaged:
             raise UserError(
                 f"{self._directory}: none of the steps {damaged} is whole; put back a copy, or choose a new run_dir"
             )
+        self._set_aside(damaged, cut_off)
         return None
 
     def _why_damaged(self, step: int) -> str | None:
@@ -213,8 +223,10 @@ class Checkpoints:
         """In a thread of its own: waits for Orbax, hashes what it wrote, then removes steps that are too many."""
         try:
             self._manager.wait_until_finished()
-            if jax.process_index() == 0:
-                seal(self._directory / str(step), STEP_KIND, {"step": step})
+            if is_first():
+                step_dir = self._directory / str(step)
+                seal(step_dir, STEP_KIND, {"step": step})
+                saving_mark(step_dir).unlink()
             self._steps.add(step)
             self._remove_old()
         except BaseException as error:  # the main thread raises it
@@ -223,11 +235,14 @@ class Checkpoints:
     def _remove_old(self) -> None:
         old = sorted(self._steps)[: -self._keep]
         self._steps -= set(old)
-        for step in old if jax.process_index() == 0 else ():
-            leaving = self._directory / f"{_OLD}{step}"
-            shutil.rmtree(leaving, ignore_errors=True)
-            (self._directory / str(step)).rename(leaving)
-            shutil.rmtree(leaving)
+        for step in old if is_first() else ():
+            self._remove(step)
+
+    def _remove(self, step: int) -> None:
+        leaving = self._directory / f"{_OLD}{step}"
+        shutil.rmtree(leaving, ignore_errors=True)
+        (self._directory / str(step)).rename(leaving)
+        shutil.rmtree(leaving)
 
     def _join(self) -> BaseException | None:
         """Waits for the thread that seals; what went wrong in it."""
@@ -280,12 +295,14 @@ class Checkpoints:
                     f"use the {what} it was trained with, or choose a new run_dir"
                 )
 
-    def _set_aside(self, steps: Sequence[int]) -> None:
-        """Renames damaged steps, for their numbers must be free again for the run that repeats them."""
-        if not steps:
+    def _set_aside(self, damaged: Sequence[int], cut_off: Sequence[int]) -> None:
+        """Renames damaged steps and removes cut-off ones: their numbers must be free for the run that repeats them."""
+        if not damaged and not cut_off:
             return
-        if jax.process_index() == 0:
-            for step in steps:
+        if is_first():
+            for step in cut_off:
+                self._remove(step)
+            for step in damaged:
                 path, number = self._directory / str(step), 0
                 while (aside := path.with_name(f"damaged_{step}_{number}")).exists():
                     number += 1

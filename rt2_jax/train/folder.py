@@ -18,8 +18,8 @@ def find_folder(workdir: str | pathlib.Path) -> pathlib.Path:
     """The absolute path of a run's folder, links followed.
 
     Raises:
-        UserError: it is a file, lies below one, is the home or the root, is or lies in a sealed folder, or has a name that
-            no file can have.
+        UserError: it is a file, lies below one, is the home or the root, is or lies in a sealed folder, or has a name
+            that no file can have.
     """
     where = f"workdir {shown_path(workdir)}"
     try:

@@ -1,4 +1,4 @@
-"""``history.jsonl``: one line for each start of a run: when, from which step, on what, by which command, what changed."""
+"""``history.jsonl``: a line for each start of a run: when, from which step, on what, by which command, what changed."""
 
 import datetime
 import json
@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 import rt2_jax
-from rt2_jax.files.writing import write_text
+from rt2_jax.files.writing import whole_file
 
 HISTORY_FILE = "history.jsonl"
 
@@ -38,10 +38,11 @@ def record_start(
         "command": shlex.join(sys.argv),
     }
     path = run_dir / HISTORY_FILE
-    before = path.read_bytes().decode("utf-8", "replace") if path.is_file() else ""
+    before = path.read_bytes() if path.is_file() else b""
     # What is damaged stays as it is, on lines of its own.
-    ended = before if not before or before.endswith("\n") else before + "\n"
-    write_text(path, ended + json.dumps(line) + "\n")
+    ended = before if not before or before.endswith(b"\n") else before + b"\n"
+    with whole_file(path) as partial:
+        partial.write_bytes(ended + json.dumps(line).encode() + b"\n")
 
 
 def read_history(run_dir: str | pathlib.Path) -> list[dict[str, Any]]:

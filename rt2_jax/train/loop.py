@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import pathlib
 import sys
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from rt2_jax.data.reader import BatchReader, make_reader
 from rt2_jax.data.records import action_meaning
 from rt2_jax.errors import UserError
 from rt2_jax.files.disk import check_space, raise_if_disk_full
-from rt2_jax.files.writing import write_text
+from rt2_jax.files.writing import write_error, write_text
 from rt2_jax.inputs.batch import Batch
 from rt2_jax.models.backbone import make_backbone
 from rt2_jax.parallel.mesh import make_mesh
@@ -72,6 +73,8 @@ def train(config: TrainConfig, workdir: str | pathlib.Path, signals: StopSignals
             return _train(config, folder, signals)
         except OSError as error:
             raise_if_disk_full(error, path)
+            if error.filename and pathlib.Path(os.fsdecode(error.filename)).is_relative_to(path):
+                raise write_error(pathlib.Path(os.fsdecode(error.filename)), error) from error
             raise
 
 

@@ -77,8 +77,8 @@ def _repaired(path: pathlib.Path) -> list[dict[str, Any]]:
             number += 1
             aside = path.with_name(f"{path.name}.damaged_{number}")
         os.rename(path, aside)
-        what = f"{damaged} lines of {path} are no metrics and left out" if damaged else f"{path} is no file"
-        logging.warning("%s; it is kept as %s", what, aside.name)
+        what = f"has damaged lines ({damaged}), which are left out" if damaged else "is no file"
+        logging.warning("%s %s; it is kept as %s", path, what, aside.name)
     return lines
 
 

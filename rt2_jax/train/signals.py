@@ -104,9 +104,7 @@ class StopSignals:
         elif interrupted and self._interrupts == 2:
             _say("SIGINT: still saving; a third Ctrl-C stops at once, and the last saved step is what there is")
         elif interrupted and self._interrupts > 2:
-            self._end(
-                EXIT_INTERRUPTED, "SIGINT: stopped at once; the same command goes on from the last saved step"
-            )
+            self._end(EXIT_INTERRUPTED, "SIGINT: stopped at once; the same command goes on from the last saved step")
 
     def _end(self, code: int, text: str) -> None:
         _say(text)

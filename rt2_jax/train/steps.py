@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import msgspec
 
 from rt2_jax.errors import UserError
-from rt2_jax.files.manifest import Manifest, find_damage, find_missing, read_manifest, told
+from rt2_jax.files.manifest import MANIFEST_NAME, Manifest, find_damage, find_missing, read_manifest, told
 from rt2_jax.typed import Natural, build, read_json
 
 CHECKPOINTS_DIR = "checkpoints"
@@ -22,6 +22,8 @@ STEP_KIND = "checkpoint"
 COMMIT_FILE = "commit_success.txt"
 # The first format of a step's progress, and of its bundle metadata, that comes with a manifest.
 SEALED_FORMAT = 2
+# By a kill; or it is under way, where a run is looked at from outside.
+CUT_OFF = "its save is not complete"
 STEP_FILES = {
     "params": ("_METADATA", "manifest.ocdbt", COMMIT_FILE),
     "opt_state": ("_METADATA", "manifest.ocdbt", COMMIT_FILE),
@@ -68,6 +70,8 @@ def why_damaged(step_dir: pathlib.Path, verify: bool = True) -> str | None:
 def why_unsealed(step_dir: pathlib.Path) -> str | None:
     """As `why_damaged`, from names, sizes, the manifest and the progress alone."""
     try:
+        if saving_mark(step_dir).exists() and not (step_dir / MANIFEST_NAME).exists():
+            return CUT_OFF
         reason = why_incomplete(step_dir)
         if reason:
             return reason
@@ -83,7 +87,7 @@ def why_unsealed(step_dir: pathlib.Path) -> str | None:
         return f"it holds step {progress.get('step')!r}"
     formats = (progress.get("format", 1), progress["bundle"].get("format", 1))
     # Saves before the manifest came are whole without one.
-    return None if all(number == 1 for number in formats) else "its manifest is missing, so its save was cut off"
+    return None if all(number == 1 for number in formats) else f"its {MANIFEST_NAME} is missing"
 
 
 def why_changed(step_dir: pathlib.Path, paths: Iterable[str] | None = None) -> str | None:
@@ -111,6 +115,14 @@ def why_incomplete(step_dir: pathlib.Path) -> str | None:
         if not any((step_dir / item).glob("ocdbt.process_*/d/*")):
             return f"{item} holds no data"
     return None
+
+
+def saving_mark(step_dir: pathlib.Path) -> pathlib.Path:
+    """The file that stands beside a step from before its save begins until it is sealed.
+
+    It tells a save that was cut off, of which nothing is missed, from a step that has lost its manifest.
+    """
+    return step_dir.with_name(f"saving_{step_dir.name}")
 
 
 def step_identity(step_dir: pathlib.Path) -> str | None:

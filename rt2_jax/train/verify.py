@@ -4,7 +4,8 @@ import dataclasses
 import os
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import rich.box
 from rich.console import Console
@@ -15,7 +16,9 @@ from rt2_jax.errors import UserError
 from rt2_jax.files.manifest import MANIFEST_NAME, Manifest, find_damage, read_manifest, told
 from rt2_jax.train.bundle import BUNDLE_KIND, PRETRAINED_KIND, open_folder, read_meaning
 from rt2_jax.train.bundle_meta import BUNDLE_FILE
-from rt2_jax.train.steps import CHECKPOINTS_DIR, PARAMS_DIR, STEP_KIND, why_damaged
+from rt2_jax.train.history import read_history
+from rt2_jax.train.steps import CHECKPOINTS_DIR, PARAMS_DIR, STEP_KIND, read_progress, why_damaged
+from rt2_jax.typed import read_json
 
 # What says that a folder without a manifest is of a kind that is sealed nowadays.
 _SIGNS = {"index.json": "prepared split", "dataset_info.json": "dataset", BUNDLE_FILE: BUNDLE_KIND}
@@ -124,9 +127,21 @@ def _fault(folder: pathlib.Path) -> str | None:
         opened = open_folder(folder, verify=False)
         if opened.meta["vocabulary"] is not None:
             read_meaning(opened)
+        if opened.step is not None:
+            _check_config(folder, read_progress(folder / CHECKPOINTS_DIR / str(opened.step)))
     except UserError as error:
         return str(error)
     return None
+
+
+def _check_config(run: pathlib.Path, progress: Mapping[str, Any]) -> None:
+    """Raises a UserError when config.json, which is for people, is neither the step's config nor a later start's."""
+    config = read_json(run / "config.json", fix="go on with the run, which writes it anew")
+    saved = progress.get("config")
+    starts = read_history(run)
+    if saved is None or config == saved or (starts and starts[-1].get("changes")):
+        return
+    raise UserError(f"{run / 'config.json'} is not the config that its steps were trained with; put it back")
 
 
 def _show(found: list[Checked], path: pathlib.Path, seconds: float, console: Console) -> None:

@@ -4,6 +4,7 @@ import json
 import pickle
 import shutil
 
+import flax.serialization
 import jax
 import ml_dtypes
 import numpy as np
@@ -163,6 +164,19 @@ def test_settings_change_the_config(t5, tmp_path):
     assert parse_setting("text.activation=silu") == ("text.activation", "silu")
     with pytest.raises(UserError, match="no field 'text.depth'; it has name, .* text.width"):
         import_weights(tmp_path / "out", text=t5, settings={"text.depth": 3})
+    for settings, message in (
+        ({"text.heads": 0}, "text.heads is 0, allowed: 1 to"),
+        ({"text": 3}, "text is 3"),
+        ({"vision": "x"}, "vision is 'x'"),
+        ({"image_size": 10**30}, "image_size is 1000000000000000000000000000000, allowed: 1 to"),
+        ({"scan_unroll": 1}, "scan_unroll is 1 .int., needs bool"),
+        ({"text..heads": 1}, "no field 'text..heads'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            import_weights(tmp_path / "out", text=t5, settings=settings)
+    assert parse_setting("text.dropout_rate=NaN") == ("text.dropout_rate", "NaN")
+    with pytest.raises(UserError, match="nested too deep"):
+        parse_setting("text=" + "[" * 10**5)
     with pytest.raises(UserError, match="setting 'remat' has no value"):
         parse_setting("remat")
 
@@ -270,6 +284,15 @@ def half_an_index(folder):
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
 
 
+def index(tree):
+    """Puts an index beside the one file."""
+    return lambda folder: (folder / "model.safetensors.index.json").write_text(json.dumps(tree))
+
+
+def config_text(text):
+    return lambda folder: (folder / "config.json").write_bytes(text)
+
+
 WRONG_FOLDERS = {
     "truncated": (truncate, "is no whole safetensors file .* fetch it again"),
     "scribbled": (scribble, "is no whole safetensors file .* fetch it again"),
@@ -284,6 +307,32 @@ WRONG_FOLDERS = {
         set_config(layer_norm_epsilon=1e-5),
         "layer_norm_epsilon is 1e-05, .* here has 1e-06",
     ),
+    "a config that is a list": (config_text(b"[]"), "config.json holds a list, it must hold one JSON object"),
+    "a config of other bytes": (config_text(b'{"model_type": "\xff"}'), "config.json is not JSON"),
+    "a config too deep": (config_text(b"[" * 10**5), "config.json is nested more than 64 levels deep"),
+    "an odd model type": (set_config(model_type=["t5"]), "model_type \\['t5'\\] is not read here"),
+    "a width that is text": (set_config(d_model="12"), r"config.json: d_model is '12' \(str\), needs int"),
+    "no heads": (set_config(num_heads=0), "config.json: num_heads is 0, allowed: 1 to"),
+    "half a layer": (set_config(num_layers=1.5), r"config.json: num_layers is 1.5 \(float\), needs int"),
+    "endless layers": (set_config(num_layers=10**30), "config.json: num_layers is 1000000000000000000000000000000"),
+    "a vocabulary that is null": (set_config(vocab_size=None), "config.json: vocab_size is None, needs int"),
+    "an activation that is a number": (set_config(feed_forward_proj=3), "feed_forward_proj is 3 .int., needs str"),
+    "a switch that is a number": (set_config(tie_word_embeddings=1), "tie_word_embeddings is 1 .int., needs bool"),
+    "an epsilon that is text": (set_config(layer_norm_epsilon="x"), "layer_norm_epsilon is 'x' .str., needs float"),
+    "two buckets": (set_config(relative_attention_num_buckets=2), "relative_buckets is 2, allowed: 4 to"),
+    "a gemma without fields": (set_config(model_type="gemma"), "hidden_size is missing; set it"),
+    "a paligemma without parts": (set_config(model_type="paligemma"), "text_config is missing; set it"),
+    "a siglip of text": (set_config(model_type="siglip", vision_config=3), "vision_config is 3, needs a group"),
+    "an index without a map": (index({}), "index.json: weight_map is missing"),
+    "an empty index": (index({"weight_map": {}}), "index.json: weight_map is {}, allowed: at least 1 entries"),
+    "an index that is a list": (index([]), "index.json holds a list, it must hold one JSON object"),
+    "a map that is a list": (index({"weight_map": ["a"]}), "weight_map is .'a'. .list., needs a dict of str"),
+    "a map of lists": (index({"weight_map": {"a": ["b"]}}), "weight_map.a is .'b'. .list., needs str"),
+    "a map of nothing": (index({"weight_map": {"a": ""}}), "weight_map.a is '', allowed: 1 to 255 characters"),
+    "a map of null": (index({"weight_map": {"a": None}}), "weight_map.a is None, needs str"),
+    "a map out of the folder": (index({"weight_map": {"a": "../x"}}), "names '../x', which is no file beside it"),
+    "a map to the root": (index({"weight_map": {"a": "/x"}}), "names '/x', which is no file beside it"),
+    "a map upwards": (index({"weight_map": {"a": ".."}}), r"names '\.\.', which is no file beside it"),
     "empty": (lambda folder: shutil.rmtree(folder) or folder.mkdir(), "is no checkpoint known here"),
     "absent": (shutil.rmtree, "does not exist; name a transformers folder"),
 }
@@ -293,8 +342,9 @@ WRONG_FOLDERS = {
 def test_wrong_folders(case, t5, tmp_path):
     change, message = WRONG_FOLDERS[case]
     change(t5)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as caught:
         import_weights(tmp_path / "out", text=t5)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.fixture
@@ -318,6 +368,10 @@ def rewrite_npz(path, change):
         (put("params/img/head/bias", np.array({}, object)), "is a pickle, which can run code when read"),
         (put("params/img/head/bias", np.zeros(5, np.float32)), r"image_projection/bias has shape \[5\]"),
         (lambda tensors: tensors.clear(), "holds no ViT, SigLIP or PaliGemma"),
+        (put("params/img/embedding/kernel", np.zeros(())), r"embedding/kernel has shape \[\], needs 4 axes"),
+        (put("params/llm/layers/mlp/linear", np.zeros(3)), r"mlp/linear has shape \[3\], needs 3 axes"),
+        (put("params/llm/layers/attn/kv_einsum/w", np.zeros((3, 2))), r"kv_einsum/w has shape \[3, 2\], needs 5 axes"),
+        (put("params/llm/embedder/input_embedding", np.zeros((0, 4))), r"has shape \[0, 4\], needs 2 axes"),
     ],
 )
 def test_wrong_npz(change, message, npz, tmp_path):
@@ -351,9 +405,47 @@ def test_wrong_t5x_folders(tmp_path):
     shutil.rmtree(table)
     with pytest.raises(UserError, match="tensor token_embedder/embedding cannot be read"):
         import_weights(tmp_path / "again", text=tmp_path / "t5x")
+    zarray = tmp_path / "t5x" / "target.encoder.encoder_norm.scale" / ".zarray"
+    for text in ("[]", "{}", '{"chunks": 3}', ""):
+        if zarray.is_file():
+            zarray.write_text(text)
+            with pytest.raises(UserError, match="cannot be read|lacks its chunk"):
+                import_weights(tmp_path / "again", text=tmp_path / "t5x")
     (tmp_path / "t5x" / "checkpoint").write_bytes(b"\xc1\x00")
     with pytest.raises(UserError, match="is no whole T5X checkpoint"):
         import_weights(tmp_path / "again", text=tmp_path / "t5x")
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (3, "is no whole T5X checkpoint"),
+        (None, "is no whole T5X checkpoint"),
+        ("text", "is no whole T5X checkpoint"),
+        ({"a": 3}, "tensor a is 3, no array; fetch"),
+        ({"a": {"b": "text"}}, "tensor a/b is 'text', no array"),
+        ({"a": {"b": None}}, "tensor a/b is None, no array"),
+        ({"a": {"driver": 3}}, "tensor a is {'driver': 3}, no array"),
+        ({"a": {"driver": "zarr", "kvstore": 3}}, "tensor a is .*, no array"),
+        ({"a": {"driver": "zarr", "kvstore": {"path": "x/.."}}}, "tensor a is .*, no array"),
+        ({"a": {"driver": "zarr", "kvstore": {"path": 3}}}, "tensor a cannot be read"),
+        ({}, "has no tensor encoder/relpos_bias/rel_embedding"),
+        ({"encoder": {"relpos_bias": {"rel_embedding": np.zeros(3)}}}, r"rel_embedding has shape \[3\], needs 2 axes"),
+        ({"encoder": {"relpos_bias": {"rel_embedding": np.zeros((0, 32))}}}, r"shape \[0, 32\], needs 2 axes that are"),
+    ],
+)
+def test_wrong_t5x_trees(target, message, tmp_path):
+    tree = {"optimizer": {"target": target}}
+    (tmp_path / "checkpoint").write_bytes(flax.serialization.msgpack_serialize(tree))
+    with pytest.raises(UserError, match=message) as caught:
+        import_weights(tmp_path / "again", text=tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_path_that_no_file_system_takes(tmp_path):
+    for path in (tmp_path / ("x" * 300), "x" * 5000, "a\0b"):
+        with pytest.raises(UserError, match="does not exist; name a transformers folder"):
+            import_weights(tmp_path / "out", text=path)
 
 
 @pytest.mark.parametrize(

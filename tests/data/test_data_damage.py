@@ -289,3 +289,18 @@ def test_changed_json_of_others_is_one_line_or_harmless(foreign, name):
             assert "\n" not in str(error)
             refused += 1
     assert refused
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("image", "imago", "is not as the task expects .*compare the features in its features.json"),
+        ("question", "questioned", "its function asks for 'question', which is not among annotations, image, scene or"),
+    ],
+)
+def test_features_that_a_task_does_not_expect_are_one_line(foreign, old, new, message):
+    path = foreign / "features.json"
+    path.write_text(path.read_text().replace(f'"{old}": {{', f'"{new}": {{', 1))
+    with pytest.raises(UserError, match=message) as caught:
+        prepare_foreign(foreign)
+    assert "\n" not in str(caught.value)

@@ -120,6 +120,30 @@ def test_a_corrupt_record_is_named_and_the_threads_end(data):
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("rt2-reader")]
 
 
+def test_flipped_bits_never_give_other_examples(data):
+    def read_all():
+        batches = list(iterate_once(data, "caption", "train", 8, 2, 5))
+        return [stack(batches, field).tobytes() for field in batches[0].tree()]
+
+    whole, rng = read_all(), np.random.default_rng(0)
+    folder, refused = prepared_dir(data, "caption", "train"), 0
+    for path in sorted(folder.iterdir()):
+        content = path.read_bytes()
+        # The blocks of a file of records are padded with zeros, which nobody reads.
+        written = np.flatnonzero(np.frombuffer(content, np.uint8))
+        for at in rng.choice(written, 25):
+            flipped = bytearray(content)
+            flipped[at] ^= 1 << int(rng.integers(8))
+            path.write_bytes(flipped)
+            try:
+                assert read_all() == whole
+            except UserError as error:
+                assert "\n" not in str(error) and "--tasks caption --overwrite" in str(error)
+                refused += 1
+        path.write_bytes(content)
+    assert refused > 60
+
+
 def test_a_dropped_reader_ends_its_threads(data):
     reader = make_reader(data, WEIGHTS, "train", 8, 0, 2, 5)
     next(reader)

@@ -136,6 +136,14 @@ def test_two_tasks_with_other_bounds_make_no_mixture(tmp_path, prepared):
         action_meaning(tmp_path, ["reach", "pick"])
 
 
+def test_two_splits_with_other_bounds_are_no_task(tmp_path, prepared):
+    prepared(tmp_path, "reach", 5, **with_card(TABLETOP))
+    prepared(tmp_path, "reach", 5, "validation", **with_card(FRACTAL))
+    for split, bounds in (("train", "-0.04 in train and -1.0 in"), ("validation", "-1.0 in validation and -0.04 in")):
+        with pytest.raises(UserError, match=f"task reach: the lower bound of dx is {bounds} .*; run `rt2 data prep"):
+            action_meaning(tmp_path, ["reach"], split)
+
+
 def test_an_index_whose_card_and_bins_disagree_is_refused(tmp_path, prepared):
     prepared(tmp_path, "one", 5, **with_card(TABLETOP))
     path = tmp_path / "prepared" / "one" / "train" / "index.json"

@@ -135,7 +135,7 @@ def test_a_failed_write_leaves_the_old_report(tmp_path, report, monkeypatch):
     def refuse(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(reports.os, "replace", refuse)
+    monkeypatch.setattr("rt2_jax.files.writing.os.replace", refuse)
     report["title"] = "another"
     with pytest.raises(UserError, match="No space left on device"):
         reports.write_report(tmp_path, report)
@@ -159,6 +159,37 @@ def test_other_files_are_refused_in_one_line(tmp_path, content):
     with pytest.raises(UserError) as caught:
         reports.read_report(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b'{"schema": "\xff"}', "report.json is not JSON"),
+        (b'{"schema": NaN}', "report.json is not JSON"),
+        (b"[" * 100_000, "report.json is nested more than 64 levels deep"),
+        (b'{"a":' * 900 + b"1" + b"}" * 900, "report.json is nested more than 64 levels deep"),
+        (b"3", "report.json holds a int, it must hold one JSON object"),
+    ],
+)
+def test_a_file_that_is_no_json_object_is_refused_in_one_line(data, message, tmp_path):
+    path = tmp_path / "report.json"
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=message) as caught:
+        reports.read_report(path)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_a_wrong_field_is_named_with_the_file_in_a_short_line(tmp_path, report):
+    path = tmp_path / "report.json"
+    for field, value in (("machine", "x" * 10**6), ("closed_loop", {"a\nb": 1}), ("version", [[["x"] * 99] * 99] * 9)):
+        path.write_text(json.dumps({**report, field: value}))
+        with pytest.raises(UserError, match=f"^{path}: .*report.{field}|^{path}: report version") as caught:
+            reports.read_report(path)
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+    with pytest.raises(UserError, match="cannot be read"):
+        reports.read_report(tmp_path)
+    with pytest.raises(UserError, match="cannot be read"):
+        reports.read_report(tmp_path / ("x" * 300))
 
 
 def test_a_missing_file_is_named(tmp_path):

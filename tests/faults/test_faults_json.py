@@ -86,7 +86,9 @@ ATTACKS = {
         "run", "checkpoints/4/progress/metadata", READ_RUN[3:], "checkpoints/4", (), 3, 30, GOING_ON
     ),
     "a step's progress": Attack("run", "checkpoints/4/progress/metadata", READ_RUN, None, (), 1, 10),
-    "bundle.json of converted weights, sealed": Attack("pretrained", "bundle.json", READ_BUNDLE[:3], "", MODEL, 2, 25, HOW_FAR),
+    "bundle.json of converted weights, sealed": Attack(
+        "pretrained", "bundle.json", READ_BUNDLE[:3], "", MODEL, 2, 25, HOW_FAR
+    ),
     "prepared index, sealed": Attack(
         "data", INDEX.format("train"), READ_DATA, INDEX.format("train")[:-11], IN_INDEX, 3, 50
     ),

@@ -52,6 +52,12 @@ def compile_cache(tmp_path_factory):
         jax.config.update(name, value)
 
 
+@pytest.fixture(scope="session", name="prepared")
+def prepared_module():
+    """The module `prepared.py`, for data of a test's own."""
+    return prepared
+
+
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
     """A folder with both tasks prepared."""

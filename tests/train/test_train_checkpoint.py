@@ -191,6 +191,21 @@ def test_the_last_whole_step_goes_only_once_the_next_is_sealed(tmp_path, monkeyp
     assert_is(restore(tmp_path), 2)
 
 
+def test_a_save_that_was_cut_off_before_its_seal_is_nothing_lost(run_dir, caplog):
+    checkpoints = run_dir / "checkpoints"
+    for step in (6, 4):
+        (checkpoints / str(step) / "manifest.json").unlink()
+        (checkpoints / f"saving_{step}").touch()
+        if step == 6:
+            assert_is(restore(run_dir), 4)
+            assert not (checkpoints / "6").exists()
+            assert "checkpoint step 6 is passed over: its save is not complete" in caplog.text
+    assert restore(run_dir) is None
+    with Checkpoints(run_dir, META) as saving:
+        saving.save(state(2), Progress(2, 16))
+    assert [path.name for path in checkpoints.iterdir()] == ["2"]
+
+
 def test_a_removal_that_was_cut_off_is_finished(run_dir):
     (run_dir / "checkpoints" / "4").rename(run_dir / "checkpoints" / "old_4")
     with Checkpoints(run_dir, META) as checkpoints:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -10,9 +11,11 @@ import pytest
 
 from rt2_jax.errors import UserError
 from rt2_jax.train.config import make_config
+from rt2_jax.train.folder import RunFolder
 from rt2_jax.train.hosts import join_hosts
 from rt2_jax.train.loop import train
 from rt2_jax.train.metrics import read_metrics
+from rt2_jax.train.steps import whole_steps
 
 
 def free_port():
@@ -22,23 +25,33 @@ def free_port():
 
 
 @pytest.fixture(scope="module")
-def stopped_pair(small_fields, child_script, child_environment, tmp_path_factory):
-    """Two hosts with a device each, of which the first gets SIGTERM after step 3."""
+def run_pair(small_fields, child_script, child_environment):
+    """run(workdir, steps, stop_at) -> codes and stderrs of two hosts with a device each; the first gets SIGTERM."""
+
+    def run(workdir, steps, stop_at):
+        fields = {**small_fields, "mesh": {"data": 2, "fsdp": 1}, "steps": steps, "checkpoint_every": 100_000}
+        port, children = free_port(), []
+        for index, stop in enumerate((stop_at, -1)):
+            environment = {
+                **child_environment,
+                "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
+                "JAX_NUM_PROCESSES": "2",
+                "JAX_PROCESS_ID": str(index),
+                "JAX_NUM_CPU_DEVICES": "1",
+            }
+            command = [sys.executable, "-c", child_script, json.dumps([fields, str(workdir), stop, "SIGTERM"])]
+            children.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+        errors = [child.communicate(timeout=300)[1] for child in children]
+        return [child.returncode for child in children], errors
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def stopped_pair(run_pair, tmp_path_factory):
+    """A run of two hosts that stopped after step 3 or so."""
     workdir = tmp_path_factory.mktemp("pair")
-    fields = {**small_fields, "mesh": {"data": 2, "fsdp": 1}, "steps": 100_000, "checkpoint_every": 100_000}
-    port, children = free_port(), []
-    for index, stop_at in enumerate((3, -1)):
-        environment = {
-            **child_environment,
-            "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
-            "JAX_NUM_PROCESSES": "2",
-            "JAX_PROCESS_ID": str(index),
-            "JAX_NUM_CPU_DEVICES": "1",
-        }
-        command = [sys.executable, "-c", child_script, json.dumps([fields, str(workdir), stop_at, "SIGTERM"])]
-        children.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
-    errors = [child.communicate(timeout=300)[1] for child in children]
-    return workdir, [child.returncode for child in children], errors
+    return workdir, *run_pair(workdir, 100_000, 3)
 
 
 def test_sigterm_to_one_host_stops_all_at_one_saved_step(stopped_pair):
@@ -64,6 +77,31 @@ def test_two_hosts_give_the_losses_of_one_and_one_goes_on_from_two(stopped_pair,
     # The rounding of another device count has had `last` steps to grow.
     for a, b in zip(after[last:], alone[last:], strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-2) and a["tokens"] == b["tokens"]
+
+
+def test_two_hosts_pass_over_the_same_damaged_step_and_go_on(stopped_pair, run_pair, tmp_path):
+    before, _, _ = stopped_pair
+    shutil.copytree(before, tmp_path / "run")
+    last = read_metrics(before / "metrics.jsonl")[-1]["step"]
+    checkpoints = tmp_path / "run" / "checkpoints"
+    shutil.copytree(checkpoints / str(last), checkpoints / str(last + 5))
+    codes, errors = run_pair(tmp_path / "run", last + 1, -1)
+    assert codes == [0, 0], errors[0][-3000:] + errors[1][-3000:]
+    for error in errors:
+        assert f"checkpoint step {last + 5} is passed over: it is sealed as checkpoint step {last}" in error
+    assert sorted(path.name for path in checkpoints.iterdir()) == sorted(
+        [str(last), str(last + 1), f"damaged_{last + 5}_0"]
+    )
+    assert next(whole_steps(checkpoints)) == last + 1
+
+
+def test_all_hosts_hear_that_another_run_has_the_folder(run_pair, tmp_path):
+    with RunFolder(tmp_path / "run"):
+        codes, errors = run_pair(tmp_path / "run", 1, -1)
+        assert os.listdir(tmp_path / "run") == [".rt2-owner"]
+    assert codes == [1, 1]  # a UserError outside `rt2`
+    for error in errors:
+        assert f"UserError: run {tmp_path / 'run'} is in use by process {os.getpid()}" in error
 
 
 def test_a_half_told_job_is_refused(monkeypatch):

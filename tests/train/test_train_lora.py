@@ -212,7 +212,7 @@ def test_adapters_move_at_once_whatever_the_rule(name):
     [
         ({"lora": {**LORA, "rnk": 2}}, "unknown key lora.rnk = 2; did you mean lora.rank"),
         ({"lora": {"rank": 2, "alpha": 2.0}}, "lora.pattern is missing; set it"),
-        ({"lora": {**LORA, "rank": 0}}, "lora.rank is 0, allowed: 1 to"),
+        ({"lora": {**LORA, "rank": 0}}, r"lora.rank is 0, allowed: 1 to"),
         ({"lora": {**LORA, "rank": 1.5}}, r"lora.rank is 1.5 \(float\), needs int"),
         ({"lora": LORA, "init_from": ""}, "init_from is empty and they would be random; name a bundle or run"),
         ({"frozen_dtype": "float16"}, "frozen_dtype is 'float16'; allowed: float32, bfloat16"),

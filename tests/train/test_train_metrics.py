@@ -28,6 +28,52 @@ def test_lines_after_the_restart_are_dropped_and_a_cut_one_too(tmp_path):
     ]
 
 
+GARBAGE = {
+    "binary": b"\x00\xff\xfe\x80",
+    "no UTF-8": b'{"step": 1, "split": "tr\xe4in", "loss": 1.0}',
+    "a list": b"[1, 2]",
+    "a number": b"7",
+    "no step": b'{"split": "train", "loss": 1.0}',
+    "a step in words": b'{"step": "one", "split": "train", "loss": 1.0}',
+    "half a step": b'{"step": 1.5, "split": "train", "loss": 1.0}',
+    "no split": b'{"step": 1, "loss": 1.0}',
+    "a loss in words": b'{"step": 1, "split": "train", "loss": "low"}',
+    "a digit too many": b'{"step": 1, "split": "train", "loss": ' + b"9" * 5000 + b"}",
+    "no end": b"[" * 100_000,
+    "a cut line": b'{"step": 1, "spl',
+}
+
+
+@pytest.mark.parametrize("what", GARBAGE)
+def test_garbage_is_dropped_with_a_line_and_kept_aside(what, tmp_path, caplog):
+    path = tmp_path / "metrics.jsonl"
+    with MetricsLog(tmp_path, 0) as log:
+        log.write(1, "train", {"loss": 0.5})
+        log.write(2, "train", {"loss": float("nan")})
+    first, second = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(first + GARBAGE[what] + b"\n" + second)
+    damaged = path.read_bytes()
+    assert [line["step"] for line in read_metrics(path)] == [1, 2]
+    with MetricsLog(tmp_path, 2):
+        pass
+    assert path.read_bytes() == first + second
+    assert (tmp_path / "metrics.jsonl.damaged").read_bytes() == damaged
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path} has damaged lines (1), which are left out; it is kept as metrics.jsonl.damaged"
+    ]
+
+
+def test_a_folder_in_the_place_of_the_metrics_is_kept_aside(tmp_path):
+    for number in range(2):
+        (tmp_path / "metrics.jsonl").unlink(missing_ok=True)
+        (tmp_path / "metrics.jsonl").mkdir()
+        assert read_metrics(tmp_path / "metrics.jsonl") == []
+        with MetricsLog(tmp_path, number) as log:
+            log.write(1, "train", {"loss": 0.5})
+    names = ["metrics.jsonl", "metrics.jsonl.damaged", "metrics.jsonl.damaged_1"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
 def test_other_hosts_write_nothing(tmp_path, capsys):
     with MetricsLog(tmp_path, 0, enabled=False) as log, ProgressBar(9, 0, 4, enabled=False) as bar:
         log.write(1, "train", {"loss": 1.0})

@@ -131,3 +131,12 @@ def test_a_finished_run_stays_finished(run, tmp_path, moment):
     done = run(moment, "SIGTERM", count=2)
     assert done.returncode == 0, done.stderr
     assert steps(tmp_path) == [4, 2]
+
+
+def test_a_kill_between_commit_and_seal_costs_that_step_alone(run, tmp_path):
+    assert run("save", "SIGKILL").returncode == -9
+    assert steps(tmp_path) == [] and (tmp_path / "run" / "checkpoints" / "2").is_dir()
+    done = run("nothing", "SIGTERM")
+    assert done.returncode == 0, done.stderr
+    assert "checkpoint step 2 is passed over: its save is not complete" in done.stderr
+    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == ["2", "4"]
