@@ -128,9 +128,7 @@ def check_target(
         exists = os.path.lexists(path)
         if exists and not path.is_dir():
             raise UserError(f"{target} is not a folder; name a folder that is absent or empty")
-        outer = next((parent for parent in path.parents if (parent / MANIFEST_NAME).is_file()), None)
-        if outer is not None:
-            raise UserError(f"{target} lies inside {outer}, which is sealed; choose a folder elsewhere")
+        check_not_inside_sealed(path, target)
         if not exists:
             return path
         what = _protected(path, sources)
@@ -145,6 +143,13 @@ def check_target(
     if found:
         raise UserError(f"{target} {found}; choose another folder, or give --overwrite to replace all of it")
     return path
+
+
+def check_not_inside_sealed(path: pathlib.Path, named: str | pathlib.Path) -> None:
+    """Raises a UserError when a resolved path, which the user named so, lies below a sealed folder."""
+    outer = next((parent for parent in path.parents if (parent / MANIFEST_NAME).is_file()), None)
+    if outer is not None:
+        raise UserError(f"{named} lies inside {outer}, which is sealed; choose a place elsewhere")
 
 
 def _protected(path: pathlib.Path, sources: Sequence[str | pathlib.Path]) -> str | None:
