@@ -48,8 +48,8 @@ def whole_folder(
 ) -> Iterator[pathlib.Path]:
     """Gives an empty temporary folder; when the block ends without an error it is sealed and put in the target's place.
 
-    Every byte is then read back. One process at a time writes a target, until it has done that. What a killed one left
-    behind is cleared away by the next.
+    Every byte is read back before that. One process at a time writes a target. What a killed one left behind is cleared
+    away by the next.
 
     Args:
         target: the folder to make; see `check_target` for what it may replace.
@@ -80,11 +80,11 @@ def whole_folder(
             partial.mkdir()
             yield partial
             identity = seal(partial, kind, facts)
+            check_sealed(partial, kind, facts)
             if path.exists():
                 os.rename(path, old)
             os.rename(partial, path)
             sync(path.parent)
-            check_sealed(path, kind, facts)
             if tell:
                 tell(identity)
         finally:
