@@ -1,6 +1,5 @@
 """The command line as a new user meets it: help that says something, and one line for each mistake."""
 
-import argparse
 import pathlib
 import subprocess
 import sys
@@ -8,10 +7,11 @@ import sys
 import jax
 import numpy as np
 import pytest
+from bad_arguments import bad_values, typed_options
 from PIL import Image
 
-from rt2_jax.cli import build_parser, main
-from rt2_jax.cli.parsing import MAX_JAX_SEED, Range, count, names, number, path, text
+from rt2_jax.cli import main
+from rt2_jax.cli.parsing import MAX_JAX_SEED, count, names, number, path, text
 from rt2_jax.tokens.vocabulary import Vocabulary
 
 VERBS = [
@@ -187,61 +187,11 @@ def test_a_command_line_that_is_wrong_in_itself(arguments, named, capsys):
     assert named in line and len(line) < 700
 
 
-BAD_TEXTS = ["", " ", "\t\n", "\udcff", "caf\udce9", "\ud800"]
-BAD = {
-    "path": ["", "\udcff", "a\0b", "~nosuchuser_of_mine/x", "n" * 256, "\u00e9" * 128, "a/" * 2100 + "a"],
-    "text": BAD_TEXTS,
-    "names": [*BAD_TEXTS, ",", "a,", ",a", "a,,b", "a,b,a", "a, ,b", "a,\udcff"],
-    "pattern": [*BAD_TEXTS, "(", "[", "*", "a{2,1}", "(?P<1>x)", "a{99999999999999999999}"],
-    "range": [
-        "",
-        "x",
-        "nan",
-        "inf",
-        "-inf",
-        "1e400",
-        "-1e400",
-        "9" * 5000,
-        "0x10",
-        "1 2",
-        "\udcff",
-        "\u4e00",
-        "-1e9",
-        "1e99",
-    ],
-}
-
-
-def typed_options():
-    """(words of a verb, option, its type) for every option of every verb that takes a value."""
-
-    def walk(parser, words):
-        for action in parser._actions:
-            if isinstance(action, argparse._SubParsersAction):
-                for name, child in action.choices.items():
-                    yield from walk(child, [*words, name])
-            elif action.option_strings and action.type is not None:
-                yield words, action.option_strings[0], action.type
-            elif action.option_strings and action.nargs is None:
-                assert action.choices, f"{words} {action.option_strings} takes any text"
-
-    return list(walk(build_parser(), []))
-
-
 @pytest.mark.parametrize(
     ("words", "option", "kind"), typed_options(), ids=lambda value: "-".join(value) if isinstance(value, list) else None
 )
 def test_every_bad_value_of_every_option_is_one_line(words, option, kind, capsys):
-    values = BAD["range" if isinstance(kind, Range) else kind.__name__]
-    if isinstance(kind, Range):
-        values = [
-            *values,
-            str(kind.low - 1),
-            str(kind.high + 1),
-            str(10 * kind.high),
-            *(["0.5"] if kind.kind is int else []),
-        ]
-    for value in values:
+    for value in bad_values(kind):
         line = wrong_argument([*words, f"{option}={value}"], capsys)
         assert f"argument {option}" in line and f"see rt2 {' '.join(words)} --help" in line
 

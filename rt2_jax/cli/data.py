@@ -5,6 +5,8 @@ from rt2_jax.errors import UserError
 
 MAX_EXAMPLES = 2**36  # of a dataset: the streams of its scenes are numbered with so many bits
 
+MAX_IMAGE_SIZE = 4096  # of prepared frames, as in data.prepare
+
 
 def add_data(verbs) -> None:
     data = verbs.add_parser("data", help="build, prepare and look at datasets")
@@ -52,8 +54,8 @@ def add_data(verbs) -> None:
     prepare.add_argument("--vocabulary", type=path, default=None, help="SentencePiece model (default: shipped)")
     prepare.add_argument("--task-modules", type=names, default=[], help="modules that register tasks of your own")
     prepare.add_argument(
-        "--image-size", type=int, default=None,
-        help="resize frames to this many pixels a side (default: as they are, which must be square)",
+        "--image-size", type=count(1, MAX_IMAGE_SIZE), default=None,
+        help="resize frames to this many pixels a side, %(type)s (default: as they are, which must be square)",
     )  # fmt: skip
     prepare.add_argument("--overwrite", action="store_true", help="prepare again what is there")
 

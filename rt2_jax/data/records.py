@@ -9,9 +9,10 @@ import json
 import pathlib
 import shlex
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgpack
+import msgspec
 import numpy as np
 
 from rt2_jax.actions.bins import ActionBins
@@ -19,6 +20,7 @@ from rt2_jax.actions.card import STATISTICS, DatasetCard, card_from_json, card_t
 from rt2_jax.data.mixtures import ROBOT, WEB
 from rt2_jax.errors import UserError
 from rt2_jax.files.manifest import MANIFEST_NAME, find_damage, read_manifest, told
+from rt2_jax.typed import Count, Natural, build, check_fields, read_json, shown
 
 FORMAT = 2
 KIND = "prepared split"
@@ -65,19 +67,23 @@ class PreparedIndex:
 
     task: str
     split: str
-    num_examples: int
-    files: tuple[tuple[str, int], ...]
+    num_examples: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+    files: tuple[tuple[str, Annotated[int, msgspec.Meta(ge=0, le=2**62)]], ...]
     vocabulary: str
-    image_size: int
-    num_images: int
-    longest_prompt: int
-    longest_target: int
-    dropped: int = 0
+    image_size: Count
+    num_images: Count
+    longest_prompt: Natural
+    longest_target: Natural
+    dropped: Annotated[int, msgspec.Meta(ge=0, le=2**62)] = 0
     source: str = ""
     card: DatasetCard | None = None
     bins: ActionBins | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self, f"index of {shown(self.task)}/{shown(self.split)}")
+        in_files = sum(count for _, count in self.files)
+        if in_files != self.num_examples:
+            raise UserError(f"{self.task}/{self.split}: num_examples is {self.num_examples}, its files hold {in_files}")
         card_bins = self.bins and self.card and dataclasses.replace(self.bins, space=self.card.space)
         differing = bins_difference(card_bins, self.bins) if card_bins else None
         if differing:
@@ -156,15 +162,17 @@ def read_index(data_dir: str | pathlib.Path, task: str, split: str) -> PreparedI
     if damage:
         raise UserError(f"{folder}: {damage}; {mend}")
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = read_json(path, fix=mend)
         version = fields.pop("format", None)
-        index = _index(fields) if version == FORMAT else None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({error!r}); {mend}") from error
+        if type(version) is not int or version != FORMAT:
+            raise UserError(f"{path}: format {shown(version)}, this release reads {FORMAT}; {mend}")
+        index = _index(fields, str(path))
+    except KeyError as error:
+        raise UserError(f"{path} is damaged ({error} is missing); {mend}") from error
     except UserError as error:
+        if mend in str(error):
+            raise
         raise UserError(f"{path} is damaged ({error}); {mend}") from error
-    if index is None:
-        raise UserError(f"{path}: format {version!r}, this release reads {FORMAT}; {mend}")
     if (index.task, index.split) != (task, split):
         raise UserError(f"{path} describes {index.task}/{index.split}, not {task}/{split}; {mend}")
     return index
@@ -273,8 +281,10 @@ def again(data_dir: str | pathlib.Path, task: str) -> str:
     return f"run `{command}`" + ("" if task in {*ROBOT, *WEB} else ", with the --task-modules that register the task")
 
 
-def _index(fields: Mapping[str, Any]) -> PreparedIndex:
+def _index(fields: Mapping[str, Any], where: str) -> PreparedIndex:
     card, bins = fields["card"], fields["bins"]
-    files = tuple((str(name), int(count)) for name, count in fields["files"])
-    meaning = {"card": card and card_from_json(card), "bins": bins and ActionBins.from_json(bins)}
-    return PreparedIndex(**{**fields, "files": files, **meaning})
+    meaning = {
+        "card": None if card is None else card_from_json(card),
+        "bins": None if bins is None else ActionBins.from_json(bins),
+    }
+    return build(PreparedIndex, {**fields, **meaning}, where)

@@ -4,9 +4,11 @@ import contextlib
 import os
 import pathlib
 import tempfile
+from collections.abc import Collection
 
 from rt2_jax.errors import UserError
-from rt2_jax.files.writing import write_error
+from rt2_jax.files.manifest import MANIFEST_NAME, read_manifest
+from rt2_jax.files.writing import check_not_inside_sealed, write_error
 
 
 def check_folder(folder: str | pathlib.Path) -> None:
@@ -36,15 +38,28 @@ def check_file(path: str | pathlib.Path) -> None:
     """The same for one file, which may be there already.
 
     Raises:
-        UserError: it is a folder or a device, or it or its folder cannot be written.
+        UserError: it is a folder or a device, it or its folder cannot be written, or it is sealed with its folder.
+            A new file beside a manifest is nobody's concern.
     """
     path = pathlib.Path(path)
     try:
+        check_not_inside_sealed(path.parent.resolve(), path)
+        if path.name == MANIFEST_NAME or path.name in _sealed_files(path.parent):
+            raise UserError(f"cannot write {path}: it belongs to {path.parent}, which is sealed; choose another name")
         # `lexists`: a link to nowhere is no file either.
         if os.path.lexists(path) and not path.is_file():
             raise UserError(f"cannot write {path}: it is no file; choose another name")
         if path.is_file() and not os.access(path, os.W_OK):
             raise UserError(f"cannot write {path}: it may not be changed; allow it or choose another name")
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
         raise write_error(path, error) from error
     check_folder(path.parent)
+
+
+def _sealed_files(folder: pathlib.Path) -> Collection[str]:
+    """Names of the files that a folder is sealed with; of one whose manifest is not ours, none."""
+    try:
+        manifest = read_manifest(folder)
+    except UserError:
+        return ()
+    return manifest.files if manifest else ()

@@ -48,8 +48,8 @@ def whole_folder(
 ) -> Iterator[pathlib.Path]:
     """Gives an empty temporary folder; when the block ends without an error it is sealed and put in the target's place.
 
-    Every byte is then read back. One process at a time writes a target, until it has done that. What a killed one left
-    behind is cleared away by the next.
+    Every byte is read back before that. One process at a time writes a target. What a killed one left behind is cleared
+    away by the next.
 
     Args:
         target: the folder to make; see `check_target` for what it may replace.
@@ -80,11 +80,11 @@ def whole_folder(
             partial.mkdir()
             yield partial
             identity = seal(partial, kind, facts)
+            check_sealed(partial, kind, facts)
             if path.exists():
                 os.rename(path, old)
             os.rename(partial, path)
             sync(path.parent)
-            check_sealed(path, kind, facts)
             if tell:
                 tell(identity)
         finally:
@@ -128,9 +128,7 @@ def check_target(
         exists = os.path.lexists(path)
         if exists and not path.is_dir():
             raise UserError(f"{target} is not a folder; name a folder that is absent or empty")
-        outer = next((parent for parent in path.parents if (parent / MANIFEST_NAME).is_file()), None)
-        if outer is not None:
-            raise UserError(f"{target} lies inside {outer}, which is sealed; choose a folder elsewhere")
+        check_not_inside_sealed(path, target)
         if not exists:
             return path
         what = _protected(path, sources)
@@ -145,6 +143,13 @@ def check_target(
     if found:
         raise UserError(f"{target} {found}; choose another folder, or give --overwrite to replace all of it")
     return path
+
+
+def check_not_inside_sealed(path: pathlib.Path, named: str | pathlib.Path) -> None:
+    """Raises a UserError when a resolved path, which the user named so, lies below a sealed folder."""
+    outer = next((parent for parent in path.parents if (parent / MANIFEST_NAME).is_file()), None)
+    if outer is not None:
+        raise UserError(f"{named} lies inside {outer}, which is sealed; choose a place elsewhere")
 
 
 def _protected(path: pathlib.Path, sources: Sequence[str | pathlib.Path]) -> str | None:

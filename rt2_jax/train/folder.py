@@ -7,7 +7,7 @@ from types import TracebackType
 
 from rt2_jax.errors import UserError
 from rt2_jax.files.owner import Owner
-from rt2_jax.files.writing import write_error
+from rt2_jax.files.writing import check_not_inside_sealed, write_error
 from rt2_jax.train.hosts import agree, is_first
 from rt2_jax.typed import shown_path
 
@@ -18,7 +18,8 @@ def find_folder(workdir: str | pathlib.Path) -> pathlib.Path:
     """The absolute path of a run's folder, links followed.
 
     Raises:
-        UserError: it is a file, lies below one, is the home or the root, or has a name that no file can have.
+        UserError: it is a file, lies below one, is the home or the root, is or lies in a sealed folder, or has a name
+            that no file can have.
     """
     where = f"workdir {shown_path(workdir)}"
     try:
@@ -30,6 +31,7 @@ def find_folder(workdir: str | pathlib.Path) -> pathlib.Path:
             raise UserError(f"{where} lies below {blocked}, which is no folder; name another")
         if path in (_home(), pathlib.Path(path.anchor)):
             raise UserError(f"{where} is the {'root' if path == path.parent else 'home'}; name a folder of its own")
+        check_not_inside_sealed(path / OWNER_FILE, where)
         path.exists()  # raises for a name that no file can have
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a loop of links
         raise write_error(pathlib.Path(shown_path(workdir)), error) from error

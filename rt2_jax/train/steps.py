@@ -4,14 +4,17 @@ A step is saved once every file of it is hashed into ``<step>/manifest.json``. S
 and pass by the names of their files.
 """
 
-import json
+import dataclasses
 import logging
 import pathlib
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from rt2_jax.errors import UserError
 from rt2_jax.files.manifest import MANIFEST_NAME, Manifest, find_damage, find_missing, read_manifest, told
+from rt2_jax.typed import Natural, build, read_json
 
 CHECKPOINTS_DIR = "checkpoints"
 PARAMS_DIR = "params"
@@ -128,6 +131,18 @@ def step_identity(step_dir: pathlib.Path) -> str | None:
     return manifest and manifest.identity
 
 
+@dataclasses.dataclass(frozen=True)
+class _Progress:
+    """The fields of a step's progress and their types; `read_progress` says what they are."""
+
+    step: Natural
+    example: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+    bundle: dict[str, Any]
+    format: Annotated[int, msgspec.Meta(ge=1, le=SEALED_FORMAT)] = 1
+    config: dict[str, Any] | None = None
+    data: dict[str, dict[str, Any]] | None = None
+
+
 def read_progress(step_dir: pathlib.Path) -> dict[str, Any]:
     """A step's progress: "step", "example", "bundle" and, in newer ones, "format", "config" and "data".
 
@@ -135,13 +150,8 @@ def read_progress(step_dir: pathlib.Path) -> dict[str, Any]:
         UserError: it cannot be read, or lacks one of the first three.
     """
     path = step_dir / "progress" / "metadata"
-    try:
-        progress = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read ({type(error).__name__}); copy the step again") from error
-    kinds = {"step": int, "example": int, "bundle": dict}
-    if not isinstance(progress, dict) or any(type(progress.get(name)) is not kind for name, kind in kinds.items()):
-        raise UserError(f"{path} is no progress of a run; copy the step again")
+    progress = read_json(path, fix="copy the step again")
+    build(_Progress, progress, f"{path} is no progress of a run", extra=True)
     return progress
 
 

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from rt2_jax.errors import UserError
 from rt2_jax.files.manifest import MANIFEST_NAME, Manifest, find_damage, read_manifest, told
-from rt2_jax.train.bundle import BUNDLE_KIND, open_folder, read_meaning
+from rt2_jax.train.bundle import BUNDLE_KIND, PRETRAINED_KIND, open_folder, read_meaning
 from rt2_jax.train.bundle_meta import BUNDLE_FILE
 from rt2_jax.train.history import read_history
 from rt2_jax.train.steps import CHECKPOINTS_DIR, PARAMS_DIR, STEP_KIND, read_progress, why_damaged
@@ -99,7 +99,7 @@ def _check(folder: pathlib.Path, manifest: Manifest | str | None, progress: Prog
     progress.remove_task(bar)
     if damage is None and manifest.kind == STEP_KIND:
         damage = why_damaged(folder, verify=False)
-    if damage is None and manifest.kind == BUNDLE_KIND:
+    if damage is None and manifest.kind in (BUNDLE_KIND, PRETRAINED_KIND):
         damage = _fault(folder)
     return Checked(folder, told(manifest), manifest.num_bytes, manifest.identity, damage)
 

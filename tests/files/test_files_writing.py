@@ -189,20 +189,21 @@ def test_what_came_while_another_process_held_the_target_is_kept(tmp_path, monke
     assert (tmp_path / "out" / "thesis.txt").read_text() == "mine"
 
 
-def test_the_target_is_read_back_before_another_process_may_write_there(tmp_path, monkeypatch):
-    told, sync = [], writing.sync
+def test_what_cannot_be_read_back_does_not_replace_what_was_there(tmp_path, monkeypatch):
+    told, seal = [], writing.seal
     write(tmp_path / "out", "first", tell=told.append)
     assert told == [check_sealed(tmp_path / "out", "bundle").identity]
 
-    def flip(path):
-        sync(path)
-        if path == tmp_path:
-            (tmp_path / "out" / "weights").write_text("flips")
+    def spoil(folder, *arguments):
+        identity = seal(folder, *arguments)
+        (folder / "weights").write_text("flips!")
+        return identity
 
-    monkeypatch.setattr(writing, "sync", flip)
-    with pytest.raises(UserError, match="weights has changed since it was written"):
-        write(tmp_path / "out", "second"[:5], tell=told.append)
-    assert len(told) == 1
+    monkeypatch.setattr(writing, "seal", spoil)
+    with pytest.raises(UserError, match="weights has 6 bytes instead of 5"):
+        write(tmp_path / "out", "other", tell=told.append)
+    assert len(told) == 1 and (tmp_path / "out" / "weights").read_text() == "first"
+    assert os.listdir(tmp_path) == ["out"]
 
 
 def test_one_process_at_a_time_writes_a_folder(tmp_path):
