@@ -15,7 +15,7 @@ from rt2_jax.errors import UserError
 from rt2_jax.files.disk import check_space, raise_if_disk_full
 from rt2_jax.files.writing import check_target, whole_folder
 from rt2_jax.models.config import EncoderDecoderConfig, ModelConfig
-from rt2_jax.train.bundle import open_folder
+from rt2_jax.train.bundle import open_folder, still_there
 
 FORMATS = ("transformers", "big_vision", "t5x")
 
@@ -59,11 +59,14 @@ def export_weights(
             f"{checkpoint} has LoRA adapters, which {format} does not know; merge them into a bundle first "
             "(rt2 export --merge-lora), then export that"
         )
-    reader = ParamsReader(opened.params)
     out = pathlib.Path(out)
     write = {"transformers": _to_transformers, "big_vision": _to_big_vision, "t5x": _to_t5x}[format]
     try:
-        with whole_folder(out, kind, sources=[checkpoint], overwrite=overwrite) as partial:
+        with (
+            whole_folder(out, kind, sources=[checkpoint], overwrite=overwrite) as partial,
+            still_there(checkpoint, opened.step),
+        ):
+            reader = ParamsReader(opened.params)
             check_space(out.resolve(), reader.num_bytes)
             said = write(config, reader, partial)
     except UserError:

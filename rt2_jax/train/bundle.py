@@ -5,11 +5,12 @@ identity is the bundle's. A run directory has the first two and holds its weight
 step with a manifest of its own; `load_bundle` reads both.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import logging
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -39,7 +40,7 @@ from rt2_jax.train.bundle_meta import (
     write_meta,
 )
 from rt2_jax.train.params import restore_params, tree_bytes
-from rt2_jax.train.steps import CHECKPOINTS_DIR, COMMIT_FILE, PARAMS_DIR, read_progress, whole_steps
+from rt2_jax.train.steps import CHECKPOINTS_DIR, COMMIT_FILE, PARAMS_DIR, listed_steps, read_progress, whole_steps
 
 BUNDLE_KIND = "bundle"
 PRETRAINED_KIND = "pretrained weights"
@@ -167,9 +168,31 @@ def open_folder(directory: str | pathlib.Path, verify: bool = True) -> Opened:
         return Opened(directory, meta, directory / PARAMS_DIR, None, manifest.identity)
     if not (directory / CHECKPOINTS_DIR).is_dir():
         return _open_unsealed(directory, meta)
-    for step in whole_steps(directory / CHECKPOINTS_DIR, verify):
-        return _open_step(directory, meta, step)
+    steps: list[int] | None = None
+    # A run that saves meanwhile removes the steps that are looked at; then there are newer ones.
+    while steps != (steps := listed_steps(directory / CHECKPOINTS_DIR)):
+        for step in whole_steps(directory / CHECKPOINTS_DIR, verify):
+            with still_there(directory, step):
+                return _open_step(directory, meta, step)
     raise UserError(f"{directory} holds no complete weights; train again, or name another directory")
+
+
+@contextlib.contextmanager
+def still_there(directory: pathlib.Path, step: int | None) -> Iterator[None]:
+    """Where reading a run's step fails since the run has removed it meanwhile, says so.
+
+    Raises:
+        UserError: the step has gone.
+    """
+    try:
+        yield
+    except Exception as error:
+        if step is None or (directory / CHECKPOINTS_DIR / str(step)).is_dir():
+            raise
+        raise UserError(
+            f"{directory}: the run that is saving there removed step {step} while it was read; run the same command "
+            "again, or keep more steps (config.keep)"
+        ) from error
 
 
 def _open_unsealed(directory: pathlib.Path, meta: dict[str, Any]) -> Opened:
@@ -256,7 +279,8 @@ def load_model(opened: Opened, shardings: Any = None) -> tuple[Backbone, Any]:
     abstract = jax.tree.map(
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), shapes, shardings
     )
-    return backbone, restore_params(opened.params, abstract)
+    with still_there(opened.path, opened.step):
+        return backbone, restore_params(opened.params, abstract)
 
 
 def merge_bundle(bundle: LoadedBundle) -> LoadedBundle:

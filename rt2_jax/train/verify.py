@@ -60,6 +60,8 @@ def verify(path: str | pathlib.Path, console: Console | None = None) -> list[Che
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         found = [_check(folder, manifest, progress) for folder, manifest in _sealed(path)]
+    # A run that saves meanwhile removes older steps.
+    found = [one for one in found if one.path.is_dir()]
     if not found:
         raise UserError(f"{path} holds nothing that rt2 seals; name a bundle, a run, a dataset or prepared data")
     _show(found, path, time.perf_counter() - began, console)

@@ -52,7 +52,7 @@ def test_a_run_is_read_while_it_saves(reader, writer, workplace, start_rt2, run_
     if reader == "eval":
         words += ["--out", tmp_path / "report"]
     write_image(image)
-    steps = scale(12, 300)
+    steps = scale(12, 60)
     options = [f"--config.steps={steps}", "--config.checkpoint_every=1", "--config.keep=1", "--config.eval_every=0"]
     training = start_rt2(*one.words(tmp_path), *options)
     assert training.reaches(lambda: any(run.glob("checkpoints/*/manifest.json"))), training.errors

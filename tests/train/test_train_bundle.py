@@ -16,7 +16,7 @@ from rt2_jax.files.writing import seal
 from rt2_jax.models.backbone import make_backbone
 from rt2_jax.tokens.adapt import adapt_vocabulary
 from rt2_jax.tokens.vocabulary import Vocabulary
-from rt2_jax.train.bundle import BUNDLE_KIND, load_bundle, open_folder, save_bundle
+from rt2_jax.train.bundle import BUNDLE_KIND, load_bundle, open_folder, save_bundle, still_there
 from rt2_jax.train.bundle_meta import BUNDLE_FORMAT, bundle_meta, model_hash
 from rt2_jax.train.config import make_config
 from rt2_jax.train.resolve import model_config
@@ -275,3 +275,15 @@ def test_an_overwritten_vocabulary_travels_with_the_bundle(small_fields, foreign
     loaded = load_bundle(tmp_path / "bundle")
     assert loaded.vocabulary.integer_words[128] == "<128>" and loaded.vocabulary.sha256 == vocabulary.sha256
     assert loaded.meta["vocabulary"]["integer_ids"] == vocabulary.integer_ids.tolist()
+
+
+def test_a_step_that_its_run_removes_meanwhile_is_told_as_such(tmp_path):
+    step = tmp_path / "checkpoints" / "2"
+    step.mkdir(parents=True)
+    with pytest.raises(FileNotFoundError), still_there(tmp_path, 2):
+        raise FileNotFoundError
+    with pytest.raises(UserError, match="removed step 2 while it was read"), still_there(tmp_path, 2):
+        step.rmdir()
+        raise FileNotFoundError
+    with pytest.raises(ZeroDivisionError), still_there(tmp_path, None):
+        raise ZeroDivisionError
