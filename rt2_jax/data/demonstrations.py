@@ -126,6 +126,21 @@ def scene_json(scene: Scene) -> str:
     return json.dumps(dataclasses.asdict(scene), separators=(",", ":"))
 
 
+class _Worker(multiprocessing.context.SpawnProcess):
+    """A process that Ctrl-C does not reach, its imports included: the parent decides what to do about it."""
+
+    def start(self) -> None:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _Context(multiprocessing.context.SpawnContext):
+    Process = _Worker
+
+
 @contextlib.contextmanager
 def simulator_pool(workers: int) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
     """Fresh processes for the functions above; they end with the block, whatever ends it, and with this process.
@@ -135,8 +150,7 @@ def simulator_pool(workers: int) -> Iterator[concurrent.futures.ProcessPoolExecu
     """
     if workers < 1:
         raise UserError(f"workers is {workers}; choose at least 1: rendering needs a process without TensorFlow")
-    context = multiprocessing.get_context("spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=_Context(), initializer=_start_worker)
     try:
         yield pool
     finally:
@@ -152,8 +166,6 @@ def _check_process() -> None:
 
 
 def _start_worker() -> None:
-    # Ctrl-C reaches the whole process group; the parent decides what to do about it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # A pool's processes outlive a parent that is killed, waiting for work forever.
     parent = multiprocessing.parent_process()
 

@@ -1,5 +1,6 @@
 import json
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -226,3 +227,9 @@ def test_failed_demonstrations_are_replaced_by_the_next_seed(monkeypatch):
 def test_arguments_out_of_their_limits_are_refused(tmp_path, change, message):
     with pytest.raises(UserError, match=message):
         build(tmp_path, **ARGUMENTS | change)
+
+
+def test_ctrl_c_does_not_reach_rendering_processes_not_even_their_imports():
+    with simulator_pool(1) as pool:
+        blocked = pool.submit(signal.pthread_sigmask, signal.SIG_BLOCK, ()).result()
+    assert signal.SIGINT in blocked and signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
