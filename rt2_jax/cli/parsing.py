@@ -153,20 +153,20 @@ def pattern(value: str) -> str:
     return value
 
 
-def quiet_tensorflow() -> None:
-    """Data work is the CPU's: TensorFlow must neither take an accelerator nor tell us that it found none."""
+@contextlib.contextmanager
+def quiet_tensorflow() -> Iterator[None]:
+    """Import inside it what imports TensorFlow, which does the CPU's work here.
+
+    It must neither take an accelerator nor tell us that it found none. What it logs while it is imported heeds no
+    setting, so nothing that is written to standard error meanwhile, from C++ either, is seen.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-    # What it logs while it is imported heeds no setting.
-    with _standard_error_unheard(), contextlib.suppress(ImportError):
-        import tensorflow  # noqa: F401
-
-
-@contextlib.contextmanager
-def _standard_error_unheard() -> Iterator[None]:
-    """Nothing that is written to the descriptor meanwhile, from C++ either, is seen."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    except OSError:  # standard error is closed
+        yield
+        return
     try:
         os.dup2(nowhere, 2)
         yield
