@@ -91,8 +91,8 @@ def add_data(verbs) -> None:
 
 
 def _data_build(arguments) -> None:
-    quiet_tensorflow()
-    from rt2_jax.data.build import build
+    with quiet_tensorflow():
+        from rt2_jax.data.build import build
 
     build(
         arguments.data,
@@ -107,9 +107,9 @@ def _data_build(arguments) -> None:
 
 
 def _data_prepare(arguments) -> None:
-    quiet_tensorflow()
-    from rt2_jax.data.mixtures import mixture_weights
-    from rt2_jax.data.prepare import prepare
+    with quiet_tensorflow():
+        from rt2_jax.data.mixtures import mixture_weights
+        from rt2_jax.data.prepare import prepare
 
     prepare(
         arguments.data,

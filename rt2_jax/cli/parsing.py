@@ -1,13 +1,14 @@
 """What every verb's parser is made with, and the types that refuse a wrong argument before any work."""
 
 import argparse
+import contextlib
 import dataclasses
 import math
 import os
 import pathlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 # Linux: bytes of one name, and of a whole path with its closing zero.
@@ -152,10 +153,27 @@ def pattern(value: str) -> str:
     return value
 
 
-def quiet_tensorflow() -> None:
-    """Data work is the CPU's: TensorFlow must neither take an accelerator nor tell us that it found none."""
+@contextlib.contextmanager
+def quiet_tensorflow() -> Iterator[None]:
+    """Import inside it what imports TensorFlow, which does the CPU's work here.
+
+    It must neither take an accelerator nor tell us that it found none. What it logs while it is imported heeds no
+    setting, so nothing that is written to standard error meanwhile, from C++ either, is seen.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    try:
+        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    except OSError:  # standard error is closed
+        yield
+        return
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _is_utf8(value: str) -> bool:

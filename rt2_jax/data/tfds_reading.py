@@ -52,7 +52,7 @@ def check_dataset(folder: pathlib.Path) -> None:
         if manifest is None:
             if (folder / BUILD_NAME).is_file():
                 raise UserError(f"{folder} is not whole (no {MANIFEST_NAME}); {_build_again(folder)}")
-            _open_foreign(folder)
+            _open(folder)
         elif manifest.kind != KIND:
             raise UserError(f"{folder} is sealed as {told(manifest)}, not as {KIND}; name a dataset")
         else:
@@ -60,6 +60,7 @@ def check_dataset(folder: pathlib.Path) -> None:
             damage = find_damage(folder, manifest, small)
             if damage:
                 raise UserError(f"{folder}: {damage}; {_build_again(folder)}")
+            _open(folder)  # its bytes are those that were sealed, and may mean nothing all the same
     except OSError as error:
         raise UserError(f"{folder} cannot be read ({error.strerror}); make it readable, or copy it again") from error
 
@@ -118,7 +119,7 @@ def _manifest(folder: pathlib.Path) -> Manifest | None:
         raise UserError(f"{folder}: {MANIFEST_NAME} is damaged; {_again(folder)}") from error
 
 
-def _open_foreign(folder: pathlib.Path) -> None:
+def _open(folder: pathlib.Path) -> None:
     try:
         builder = tfds.builder_from_directory(folder)
         paths = [pathlib.Path(path) for split in builder.info.splits.values() for path in split.filepaths]

@@ -22,7 +22,7 @@ from rt2_jax.models.backbone import make_backbone
 from rt2_jax.parallel.mesh import make_mesh
 from rt2_jax.parallel.rules import partitioned
 from rt2_jax.tokens.vocabulary import DEFAULT_VOCABULARY, Vocabulary
-from rt2_jax.train.bundle_meta import bundle_meta, write_meta
+from rt2_jax.train.bundle_meta import bundle_meta, check_meta, write_meta
 from rt2_jax.train.checkpoint import Checkpoints, Progress
 from rt2_jax.train.config import TrainConfig
 from rt2_jax.train.folder import RunFolder, find_folder
@@ -97,6 +97,7 @@ def _train(config: TrainConfig, folder: RunFolder, signals: StopSignals) -> int:
 
     def admit(step: int, saved: Mapping[str, Any]) -> None:
         nonlocal changes
+        check_meta(saved["bundle"], f"{workdir} at step {step}: its bundle")
         check_meaning(saved, bins, f"{workdir} at step {step}")
         changes = find_changes(saved, facts, meta)
         check_changes(changes or {}, config.may_change, f"{workdir} at step {step}")

@@ -15,6 +15,7 @@ from rt2_jax.data.records import bins_difference, read_index
 from rt2_jax.errors import UserError
 from rt2_jax.models.config import ModelConfig
 from rt2_jax.train.config import CHANGEABLE, TrainConfig
+from rt2_jax.train.steps import SEALED_FORMAT
 from rt2_jax.typed import shown
 
 # They leave the result as it is, up to the rounding of another mesh, or only say how far to go and what to tell.
@@ -59,8 +60,13 @@ def find_changes(saved: Mapping[str, Any], facts: Mapping[str, Any], meta: Mappi
 
     Returns:
         None for a step of an earlier release, which did not record its config.
+
+    Raises:
+        UserError: a newer step has no config.
     """
-    if not isinstance(saved.get("config"), Mapping):
+    if saved.get("config") is None or saved.get(_DATA) is None:
+        if saved.get("format", 1) >= SEALED_FORMAT:
+            raise UserError("the step's progress lacks the config that it was saved with; put back a copy of the step")
         return None
     old_data, new_data = saved.get(_DATA, {}), facts[_DATA]
     # A task that came or went is told by the mixture.

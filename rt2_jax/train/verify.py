@@ -58,7 +58,8 @@ def verify(path: str | pathlib.Path, console: Console | None = None) -> list[Che
     columns = (
         TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    terminal = Console(stderr=True)
+    with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
         found = [_check(folder, manifest, progress) for folder, manifest in _sealed(path)]
     # A run that saves meanwhile removes older steps.
     found = [one for one in found if one.path.is_dir()]

@@ -131,6 +131,8 @@ def test_a_named_size_with_parts_drawn_anew(tmp_path):
     model = "data/checkpoints/tabletop_vlm"
     with pytest.raises(UserError, match=r"decoder/blocks/attention/key/kernel \[4, 128, 1, 32\] is in no source"):
         import_weights(tmp_path / "out", model=model, **arguments)
+    with pytest.raises(UserError, match=r"new 'decode/\.\*' names no parameter"):
+        import_weights(tmp_path / "out", model=model, new=["decoder/.*", "decode/.*"], **arguments)
     imported = import_weights(tmp_path / "out", model=model, new=["decoder/.*"], **arguments)
     found, shipped = stored(tmp_path / "out"), load_bundle(model).params
     np.testing.assert_array_equal(found[VISION], shipped["vision"]["position_embedding"])

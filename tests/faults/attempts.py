@@ -82,7 +82,8 @@ def fault_of(ran, before, after, may_pass=False):
         return None
     if ran.code != 2:
         return f"code {ran.code}"
-    lines = ran.err.strip().split("\n")
+    # A bar that stands where the work broke off is none of the error's lines.
+    lines = [line for line in ran.err.strip().split("\n") if "\u2501" not in line]
     if len(lines) != 1 or "error: " not in lines[0]:
         return f"{len(lines)} lines: {ran.err[:300]!r}"
     changed = sorted(str(path) for path in {*before, *after} if before.get(path, 0) != after.get(path, 0))

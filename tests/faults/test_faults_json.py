@@ -11,29 +11,19 @@ import pytest
 from attempts import fault_of, run_main, snapshot
 from mutations import mutate, put, rng_of, same
 from PIL import Image
+from readers import (
+    READ_BUNDLE,
+    READ_DATA,
+    READ_HELD_OUT,
+    READ_RUN,
+    READ_T5X,
+    READ_TRANSFORMERS,
+    reader_of,
+)
 
 from rt2_jax.files.manifest import read_manifest
 from rt2_jax.files.writing import seal
 from rt2_jax.train.resume import ALWAYS
-
-READ_BUNDLE = (
-    ["sample", "--checkpoint", "{it}", "--image", "{root}/frame.png", "--prompt", "x"],
-    ["export", "--checkpoint", "{it}", "--out", "{root}/out"],
-    ["verify", "{it}"],
-    ["convert", "--model", "{it}", "--out", "{root}/out"],
-    ["eval", "--checkpoint", "{it}", "--out", "{root}/out", "--data", "{place}/data", "--episodes", "0"],
-    ["train", "--config", "{place}/config.py", "--workdir", "{root}/out", "--config.init_from={it}"],
-)
-READ_RUN = (*READ_BUNDLE[:3], ["train", "--config", "{place}/config.py", "--workdir", "{it}"])
-READ_DATA = (
-    ["data", "inspect", "--data", "{it}", "--tasks", "tabletop_robot_action", "--out", "{root}/sheet.png"],
-    ["train", "--config", "{place}/config.py", "--workdir", "{root}/out", "--config.data_dir={it}"],
-)
-READ_HELD_OUT = (
-    ["eval", "--checkpoint", "{place}/bundle", "--out", "{root}/out", "--data", "{it}", "--episodes", "0"],
-)  # fmt: skip
-READ_TRANSFORMERS = (["convert", "--text", "{it}/text", "--vision", "{it}/vision", "--out", "{root}/out"],)
-READ_T5X = (["convert", "--text", "{it}", "--vision", "{place}/transformers/vision", "--out", "{root}/out"],)
 
 # What a sealed file may say without anyone being able to know better: names, remarks, how something was drawn and is
 # computed, how far a run was. "-" is a field taken away that has a default, "+" one that is added.
@@ -46,7 +36,15 @@ SAFETENSORS = ("*metadata", "folder")  # the one file beside a folder of this na
 HOW_FAR = ("*step", "*exported_from", "sources*")
 # Of a step's config and data, readers of its weights take nothing; a run that goes on may change some of it.
 IN_RUN = ("+*", "config.*", "-config.*", "data.*", "-data.*", "-format", "-config", "-data")
-GOING_ON = ("+", "+config.*", *(f"*config.{name}*" for name in ALWAYS))
+GOING_ON = (
+    "+",
+    "+config.*",
+    "example",
+    "config.mixture*",
+    "config.model*",
+    "config.vocabulary",
+    *(f"*config.{name}*" for name in ALWAYS),
+)
 MODEL = ("*remat", "*scan_unroll", "*compute_dtype", "*dropout_rate", "*position_std", "*branch_init")
 
 
@@ -137,8 +135,7 @@ def test_wrong_json_is_one_line(name, workplace, tmp_path, frame, capfd, scale, 
         if attack.sealed is not None and mutation.data is not None:
             manifest = read_manifest(it / attack.sealed)
             seal(it / attack.sealed, manifest.kind, manifest.facts, list(manifest.files))
-        words = attack.readers[rng.integers(len(attack.readers))]
-        words = [word.format(it=it, root=tmp_path, place=workplace) for word in words]
+        words = reader_of(attack.readers, rng, it, tmp_path, workplace)
         may_pass = not t5x and mutation.tree is not None and same(tree, mutation.tree)
         free = attack.unread + (attack.free if mutation.same_type else ())
         may_pass = may_pass or any(fnmatch.fnmatchcase(mutation.place, pattern) for pattern in free)

@@ -4,6 +4,7 @@ import pytest
 
 from rt2_jax.errors import UserError
 from rt2_jax.files.places import check_file, check_folder
+from rt2_jax.files.writing import seal
 
 
 def tree(folder):
@@ -54,3 +55,15 @@ def test_a_read_only_folder(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="cannot write .*new: Permission denied"):
         check_folder(tmp_path / "new")
     assert tree(tmp_path) == []
+
+
+def test_what_is_sealed_takes_no_file(tmp_path):
+    (tmp_path / "sealed" / "params").mkdir(parents=True)
+    (tmp_path / "sealed" / "weights").write_text("kept")
+    seal(tmp_path / "sealed", "bundle")
+    before = tree(tmp_path)
+    for name in ("weights", "manifest.json", "params/new", "params/new/deep"):
+        with pytest.raises(UserError, match="is sealed; choose"):
+            check_file(tmp_path / "sealed" / name)
+    check_file(tmp_path / "sealed" / "README.md")
+    assert tree(tmp_path) == before and (tmp_path / "sealed" / "weights").read_text() == "kept"

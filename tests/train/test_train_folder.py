@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from rt2_jax.errors import UserError
+from rt2_jax.files.writing import seal
 from rt2_jax.train.config import make_config
 from rt2_jax.train.folder import RunFolder, find_folder
 from rt2_jax.train.loop import train
@@ -70,6 +71,14 @@ def test_what_stands_in_the_way_is_named(name, small_fields, tmp_path):
     with pytest.raises(UserError, match=f"{name}"):
         train(make_config(small_fields), tmp_path / "run")
     assert not (tmp_path / "run" / ".rt2-owner").exists()
+
+
+def test_a_sealed_folder_is_no_run(tmp_path):
+    (tmp_path / "bundle").mkdir()
+    seal(tmp_path / "bundle", "bundle")
+    for name in ("bundle", "bundle/run"):
+        with pytest.raises(UserError, match="lies inside .*bundle, which is sealed"):
+            find_folder(tmp_path / name)
 
 
 def test_a_folder_that_came_to_nothing_goes_with_the_parents_made_for_it(tmp_path):

@@ -209,3 +209,11 @@ def test_damaged_lines_of_a_history_are_skipped_and_stay(tmp_path):
     record_start(tmp_path, 5, "ab", {"steps": (1, 2)})
     assert [(line["step"], line["changes"]) for line in read_history(tmp_path)] == [(0, {}), (5, {"steps": [1, 2]})]
     assert damage in path.read_bytes()
+
+
+def test_a_step_that_should_have_its_config_and_has_none(before, small_fields):
+    now = saved(small_fields)
+    without = {key: value for key, value in before.items() if key not in ("config", "data")}
+    assert find_changes(without, now, now["bundle"]) is None  # of an earlier release
+    with pytest.raises(UserError, match="lacks the config"):
+        find_changes(without | {"format": 2}, now, now["bundle"])
