@@ -7,6 +7,7 @@ table of docs/reliability.md.
 import atexit
 import collections
 import importlib.util
+import json
 import os
 import pathlib
 import shutil
@@ -56,7 +57,16 @@ _spec = importlib.util.spec_from_file_location("rt2_jax_tests_writers", pathlib.
 writers = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(writers)
 
-_counts: dict[tuple[str, str], list[int]] = collections.defaultdict(lambda: [0, 0])
+# Where every process of the run notes what it tried, a JSON line each.
+NOTES = "RT2_FAULTS_NOTES"
+
+
+def pytest_configure(config):
+    """The first process makes the file; those that share the tests with it inherit its name."""
+    if NOTES not in os.environ:
+        handle, os.environ[NOTES] = tempfile.mkstemp(prefix="rt2-faults-", suffix=".jsonl")
+        os.close(handle)
+        atexit.register(os.unlink, os.environ[NOTES])
 
 
 @pytest.fixture(scope="session")
@@ -70,23 +80,29 @@ def tally():
     """tally(attack, on, held): counts one attempt, and whether nothing was lost or believed."""
 
     def count(attack, on, held):
-        tried = _counts[attack, on]
-        tried[0] += 1
-        tried[1] += bool(held)
+        with open(os.environ[NOTES], "a", encoding="utf-8") as file:
+            file.write(json.dumps([attack, on, bool(held)]) + "\n")
 
     return count
 
 
 def table():
-    """The Markdown rows of what was tried and what held."""
+    """The Markdown rows of what was tried and what held, an attack's rows together."""
+    counts = collections.defaultdict(lambda: [0, 0])
+    for line in pathlib.Path(os.environ[NOTES]).read_text(encoding="utf-8").splitlines():
+        attack, on, held = json.loads(line)
+        counts[attack, on][0] += 1
+        counts[attack, on][1] += held
+    order = list(dict.fromkeys(attack for attack, _ in counts))
     rows = ["| Attack | On | Tried | Held |", "|---|---|---|---|"]
-    rows += [f"| {attack} | {on} | {tried:,} | {held:,} |" for (attack, on), (tried, held) in _counts.items()]
+    for (attack, on), (tried, held) in sorted(counts.items(), key=lambda item: order.index(item[0][0])):
+        rows.append(f"| {attack} | {on} | {tried:,} | {held:,} |")
     return rows
 
 
 def pytest_terminal_summary(terminalreporter):
     """The table, at the end of the run."""
-    if FULL and _counts:
+    if FULL and pathlib.Path(os.environ[NOTES]).stat().st_size:
         terminalreporter.section("what was tried, what held")
         for row in table():
             terminalreporter.write_line(row)
