@@ -17,7 +17,7 @@ from rt2_jax.files.manifest import MANIFEST_NAME, Manifest, find_damage, read_ma
 from rt2_jax.train.bundle import BUNDLE_KIND, PRETRAINED_KIND, open_folder, read_meaning
 from rt2_jax.train.bundle_meta import BUNDLE_FILE
 from rt2_jax.train.history import read_history
-from rt2_jax.train.steps import CHECKPOINTS_DIR, PARAMS_DIR, STEP_KIND, read_progress, why_damaged
+from rt2_jax.train.steps import CHECKPOINTS_DIR, PARAMS_DIR, STEP_KIND, listed_steps, read_progress, why_damaged
 from rt2_jax.typed import read_json
 
 # What says that a folder without a manifest is of a kind that is sealed nowadays.
@@ -87,7 +87,7 @@ def _sealed(path: pathlib.Path) -> Iterator[tuple[pathlib.Path, Manifest | str |
         elif _is_step(folder):
             yield folder, None
             folders.clear()
-        elif BUNDLE_FILE in files or _SIGNS.keys() & set(files):
+        elif _SIGNS.keys() & set(files) or listed_steps(folder / CHECKPOINTS_DIR):
             yield folder, None
             folders[:] = [name for name in folders if name != PARAMS_DIR]
 

@@ -105,6 +105,12 @@ def test_what_lost_its_manifest(copied):
     assert "manifest.json is missing" in table_of(data)[1]
 
 
+def test_a_run_without_its_meaning(copied):
+    run = copied("run")
+    (run / "bundle.json").unlink()
+    assert "has no bundle.json" in table_of(run)[1]
+
+
 def test_a_bundle_whose_content_is_wrong_though_sealed(copied):
     bundle = copied("bundle")
     path = bundle / "bundle.json"
