@@ -8,12 +8,14 @@ import jax
 import numpy as np
 
 from rt2_jax.errors import UserError
+from rt2_jax.files.manifest import find_damage, read_manifest, shares
 from rt2_jax.models.backbone import Backbone
 from rt2_jax.models.config import LoraConfig, ModelConfig
 from rt2_jax.tokens.vocabulary import Vocabulary
-from rt2_jax.train.bundle import open_folder
+from rt2_jax.train.bundle import Opened, open_folder
 from rt2_jax.train.bundle_meta import check_vocabulary, read_meta
 from rt2_jax.train.config import TrainConfig
+from rt2_jax.train.hosts import agree
 from rt2_jax.train.integers import order_integers
 from rt2_jax.train.params import restore_params
 from rt2_jax.train.state import TrainState
@@ -44,7 +46,7 @@ def _params_from(
 ) -> Any:
     """The parameters of a bundle or run; the adapters that it lacks are drawn."""
     check_vocabulary(read_meta(source), vocabulary.sha256, "this run")
-    opened = open_folder(source)
+    opened = _opened(source)
     found, wanted = ModelConfig.from_json(opened.meta["model"]).lora, backbone.config.lora
     if found not in (None, wanted):
         raise UserError(
@@ -57,6 +59,24 @@ def _params_from(
     drawn, stored = split_params(program.state.params, of_lora)
     draw = jax.jit(lambda rng: split_params(backbone.init(rng), of_lora)[0], out_shardings=_shardings(drawn))
     return merge_params(draw(rng), restore_params(opened.params, stored))
+
+
+def _opened(source: pathlib.Path) -> Opened:
+    """The folder, found whole: several hosts hash a part of it each, and come to the same answer.
+
+    Raises:
+        UserError: it is damaged; of a run, its newest step.
+    """
+    if jax.process_count() == 1:
+        return open_folder(source)
+    opened = open_folder(source, verify=False)
+    folder = opened.params.parent
+    manifest = read_manifest(folder)
+    mine = manifest and shares(manifest, jax.process_count())[jax.process_index()]
+    damage = agree(manifest and find_damage(folder, manifest, mine))
+    if damage:
+        raise UserError(f"init_from {folder}: {damage}; copy it again")
+    return opened
 
 
 def _shardings(abstract: Any) -> Any:

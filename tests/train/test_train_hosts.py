@@ -28,8 +28,9 @@ def free_port():
 def run_pair(small_fields, child_script, child_environment):
     """run(workdir, steps, stop_at) -> codes and stderrs of two hosts with a device each; the first gets SIGTERM."""
 
-    def run(workdir, steps, stop_at):
+    def run(workdir, steps, stop_at, **changes):
         fields = {**small_fields, "mesh": {"data": 2, "fsdp": 1}, "steps": steps, "checkpoint_every": 100_000}
+        fields |= changes
         port, children = free_port(), []
         for index, stop in enumerate((stop_at, -1)):
             environment = {
@@ -93,6 +94,22 @@ def test_two_hosts_pass_over_the_same_damaged_step_and_go_on(stopped_pair, run_p
         [str(last), str(last + 1), f"damaged_{last + 5}_0"]
     )
     assert next(whole_steps(checkpoints)) == last + 1
+
+
+def test_two_hosts_verify_what_they_start_from_together(stopped_pair, run_pair, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(stopped_pair[0], source)
+    codes, errors = run_pair(tmp_path / "run", 1, -1, init_from=str(source))
+    assert codes == [0, 0], errors[0][-3000:] + errors[1][-3000:]
+    for item in ("params", "opt_state"):  # the two largest: each is another host's to read
+        path = max((source / "checkpoints").glob(f"*/{item}/ocdbt.process_*/d/*"), key=lambda file: file.stat().st_size)
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        codes, errors = run_pair(tmp_path / "other", 1, -1, init_from=str(source))
+        path.write_bytes(whole)
+        assert codes == [1, 1]  # a UserError outside `rt2`
+        for error in errors:
+            assert f"{path.name} has changed since it was written; copy it again" in error
 
 
 def test_all_hosts_hear_that_another_run_has_the_folder(run_pair, tmp_path):
