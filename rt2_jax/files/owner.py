@@ -180,7 +180,7 @@ class Owner:
         try:
             fields: Any = json.loads(self._path.read_bytes())
             return _Record(**fields)
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, RecursionError):
             return None
 
     def _close(self) -> None:

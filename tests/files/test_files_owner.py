@@ -115,7 +115,8 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
         own(tmp_path / "absent" / "lock").__enter__()
 
 
-def test_a_damaged_record_stops_nobody(tmp_path):
-    (tmp_path / "lock").write_bytes(b"\xff\x00{")
+@pytest.mark.parametrize("content", [b"\xff\x00{", b"[" * 100_000, b"[]", b'{"host": 3}', b""], ids=len)
+def test_a_damaged_record_stops_nobody(tmp_path, content):
+    (tmp_path / "lock").write_bytes(content)
     with own(tmp_path / "lock"):
         assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
