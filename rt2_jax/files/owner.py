@@ -22,6 +22,7 @@ from rt2_jax.errors import UserError
 
 BEAT_SECONDS = 5.0
 PATIENCE_SECONDS = 30.0
+_RECORD_BYTES = 512  # more than any host's name makes of it
 _NO_KERNEL_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL)
 
 
@@ -173,7 +174,8 @@ class Owner:
 
     def _write(self) -> None:
         # Written in one call and padded, so that nobody reads a mixture of two lengths.
-        os.pwrite(self._file, json.dumps(dataclasses.asdict(self._record)).ljust(512).encode(), 0)
+        os.pwrite(self._file, json.dumps(dataclasses.asdict(self._record)).ljust(_RECORD_BYTES).encode(), 0)
+        os.ftruncate(self._file, _RECORD_BYTES)
 
     def _read(self) -> _Record | None:
         """The record in the file; None where there is none that can be read."""
