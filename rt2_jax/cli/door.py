@@ -132,6 +132,7 @@ def _say_notes_plainly() -> None:
 
 def _run(argv: Sequence[str] | None) -> int:
     import logging
+    import warnings
 
     from rt2_jax.cli.command_line import parse
 
@@ -140,6 +141,8 @@ def _run(argv: Sequence[str] | None) -> int:
     # it raises as well, which are told in a line; asyncio those of its tasks that nobody awaited by then.
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    # What it had begun beside the write that failed.
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     try:
         return arguments.run(arguments) or 0
     except SystemExit as stop:

@@ -53,9 +53,13 @@ def time_limit():
 
 
 def snapshot(root):
-    """Everything below a folder: path -> size and time of a file, the target of a link, None for a folder."""
+    """Everything below a folder: path -> size and time of a file, the target of a link, None for a folder.
+
+    What Python keeps of a config that it has run is its own.
+    """
     found = {}
     for parent, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if name != "__pycache__"]
         for name in [*folders, *files]:
             path = pathlib.Path(parent, name)
             status = path.lstat()
