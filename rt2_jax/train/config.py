@@ -197,7 +197,12 @@ class TrainConfig:
 
     def to_json(self) -> str:
         """The whole config as indented JSON; `make_config` reads it back."""
-        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
+        return config_text(dataclasses.asdict(self))
+
+
+def config_text(fields: Mapping[str, Any]) -> str:
+    """A config's fields as they stand in config.json."""
+    return json.dumps(fields, indent=2, sort_keys=True) + "\n"
 
 
 def load_config(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> TrainConfig:

@@ -16,6 +16,7 @@ from rt2_jax.errors import UserError
 from rt2_jax.files.manifest import MANIFEST_NAME, Manifest, find_damage, read_manifest, told
 from rt2_jax.train.bundle import BUNDLE_KIND, PRETRAINED_KIND, open_folder, read_meaning
 from rt2_jax.train.bundle_meta import BUNDLE_FILE
+from rt2_jax.train.config import config_text
 from rt2_jax.train.history import read_history
 from rt2_jax.train.steps import CHECKPOINTS_DIR, PARAMS_DIR, STEP_KIND, listed_steps, read_progress, why_damaged
 from rt2_jax.typed import read_json
@@ -139,12 +140,11 @@ def _fault(folder: pathlib.Path) -> str | None:
 
 def _check_config(run: pathlib.Path, progress: Mapping[str, Any]) -> None:
     """Raises a UserError when config.json, which is for people, is neither the step's config nor a later start's."""
-    config = read_json(run / "config.json", fix="go on with the run, which writes it anew")
-    saved = progress.get("config")
-    starts = read_history(run)
-    if saved is None or config == saved or (starts and starts[-1].get("changes")):
-        return
-    raise UserError(f"{run / 'config.json'} is not the config that its steps were trained with; put it back")
+    path, saved, starts = run / "config.json", progress.get("config"), read_history(run)
+    if saved is None or (starts and starts[-1].get("changes")):
+        read_json(path, fix="go on with the run, which writes it anew")
+    elif not path.is_file() or path.read_bytes() != config_text(saved).encode():
+        raise UserError(f"{path} is not the config that its steps were trained with; put it back")
 
 
 def _show(found: list[Checked], path: pathlib.Path, seconds: float, console: Console) -> None:

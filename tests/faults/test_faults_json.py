@@ -29,6 +29,15 @@ from rt2_jax.train.resume import ALWAYS
 # computed, how far a run was. "-" is a field taken away that has a default, "+" one that is added.
 REMARKS = ("*.name", "*.description", "*.instructions*", "*.statistics*", "*num_episodes", "*num_steps")
 IN_CARD = (*REMARKS, "*card.image_size*")
+# A card without them is a card.
+LEFT_OUT = (
+    "-*.description",
+    "-*.statistics",
+    "-*.num_episodes",
+    "-*.num_steps",
+    "-*card.image_size",
+    "-*.instructions",
+)
 IN_INDEX = (*IN_CARD, "*source", "*dropped", "*longest_*")
 T5 = ("+*", "-num_decoder_layers", "*eos_token_id", "*pad_token_id", "*decoder_start_token_id", "*architectures*")
 SIGLIP = ("+*", "-layer_norm_eps", "-hidden_act", "*vision_use_head", "*architectures*")
@@ -74,7 +83,9 @@ class Attack:
 
 INDEX = "prepared/tabletop_robot_action/{}/index.json"
 ATTACKS = {
-    "bundle.json, sealed": Attack("bundle", "bundle.json", READ_BUNDLE, "", (*IN_CARD, *MODEL), 4, 70, HOW_FAR),
+    "bundle.json, sealed": Attack(
+        "bundle", "bundle.json", READ_BUNDLE, "", (*IN_CARD, *MODEL), 4, 70, (*HOW_FAR, *LEFT_OUT)
+    ),
     "bundle.json": Attack("bundle", "bundle.json", READ_BUNDLE, None, (), 2, 20),
     "bundle.json of a run": Attack("run", "bundle.json", READ_RUN[:3], None, (), 2, 25),
     "a step's progress, sealed": Attack(
@@ -88,11 +99,11 @@ ATTACKS = {
         "pretrained", "bundle.json", READ_BUNDLE[:3], "", MODEL, 2, 25, HOW_FAR
     ),
     "prepared index, sealed": Attack(
-        "data", INDEX.format("train"), READ_DATA, INDEX.format("train")[:-11], IN_INDEX, 3, 50
+        "data", INDEX.format("train"), READ_DATA, INDEX.format("train")[:-11], IN_INDEX, 3, 50, LEFT_OUT
     ),
     "prepared index": Attack("data", INDEX.format("train"), READ_DATA, None, (), 1, 10),
     "held-out index, sealed": Attack(
-        "data", INDEX.format("validation"), READ_HELD_OUT, INDEX.format("validation")[:-11], IN_INDEX, 1, 10
+        "data", INDEX.format("validation"), READ_HELD_OUT, INDEX.format("validation")[:-11], IN_INDEX, 1, 10, LEFT_OUT
     ),
     "config.json of a T5": Attack("transformers", "text/config.json", READ_TRANSFORMERS, None, (), 3, 30, T5),
     "config.json of a SigLIP": Attack("transformers", "vision/config.json", READ_TRANSFORMERS, None, (), 2, 25, SIGLIP),
