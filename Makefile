@@ -29,8 +29,8 @@ test: lint gl  ## lint, import contracts and the whole test suite
 	$(BIN)/python -m pytest tests/data tests/test_cli.py tests/test_cli_door.py
 	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/data --ignore tests/test_cli.py --ignore tests/test_cli_door.py
 
-test-faults: $(READY) gl  ## every attack of the fault suite (about 45 minutes), with the table of docs/reliability.md
-	RT2_FAULTS=full $(BIN)/python -m pytest -n 2 --dist loadfile tests/faults
+test-faults: $(READY) gl  ## every attack of the fault suite (45 minutes), with the table of docs/reliability.md
+	RT2_FAULTS=full $(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or not slow" tests/faults
 
 lint: $(READY)  ## ruff and the import contracts
 	$(BIN)/ruff check .

@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 VERBS = ("train", "data build", "data prepare", "convert", "export")
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from rt2_jax.train.steps import whole_steps
 
+pytestmark = pytest.mark.slow
+
 TERM, INT = signal.SIGTERM, signal.SIGINT
 HOWS = ((TERM,), (INT,), (TERM, TERM), (INT, INT))
 # Phase of a training run -> (what is waited for, and so many seconds at most after it).

@@ -2,6 +2,8 @@
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 WRITERS = ("train", "data build", "data prepare", "convert", "export")
 
 

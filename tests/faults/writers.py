@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import warnings
 
@@ -45,10 +46,20 @@ class Running:
         self.process = subprocess.Popen(
             command,
             stdout=subprocess.DEVNULL,
-            stderr=self.log,
+            # A limit on files is one on this log too, unless another process writes it.
+            stderr=self.log if largest is None else subprocess.PIPE,
             start_new_session=True,
             env=environment,
         )
+        self._copier = None
+        if largest is not None:
+            self._copier = threading.Thread(target=self._copy)
+            self._copier.start()
+
+    def _copy(self):
+        for line in self.process.stderr:
+            self.log.write(line.decode(errors="replace"))
+            self.log.flush()
 
     @property
     def errors(self):
@@ -62,7 +73,10 @@ class Running:
 
     def wait(self, seconds=300):
         """The exit code."""
-        return self.process.wait(seconds)
+        code = self.process.wait(seconds)
+        if self._copier:
+            self._copier.join(seconds)
+        return code
 
     def ended_within(self, seconds):
         """Whether it ends by itself before so many seconds have passed."""
