@@ -83,7 +83,9 @@ def test_no_flipped_bit_is_read_as_whole(kind, workplace, tmp_path, scale, tally
         path = files[number % len(files)]
         bit = int(rng.integers(0, 8 * path.stat().st_size))
         flip(path, bit)
-        found = refuses(verify, root) and not misled(read, root, whole)
+        # config.json is for people: a run goes on from the config in its step.
+        reader = None if path.name == "config.json" else read
+        found = refuses(verify, root) and not misled(reader, root, whole)
         tally("one flipped bit", kind, found)
         flip(path, bit)
         assert found, f"bit {bit} of {path.relative_to(root)} went unnoticed"
