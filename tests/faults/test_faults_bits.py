@@ -8,7 +8,7 @@ import pytest
 from rt2_jax.data.reader import PreparedSplit
 from rt2_jax.data.records import encode_record
 from rt2_jax.errors import UserError
-from rt2_jax.train.bundle import open_folder
+from rt2_jax.train.bundle import open_folder, read_meaning
 from rt2_jax.train.verify import verify
 
 # Artefact -> (its folder, whose below are all files that count, what reads it, flips of the sample and of all).
@@ -16,8 +16,10 @@ LOGS = ("metrics.jsonl", "history.jsonl")  # told to people, never read back as 
 
 
 def read_whole_step(folder):
-    """The run's newest step must be step 4: an older one means that the damage was found."""
-    if open_folder(folder).step != 4:
+    """The run's newest step must be step 4, an older one means that the damage was found; and its vocabulary."""
+    opened = open_folder(folder)
+    read_meaning(opened)
+    if opened.step != 4:
         raise UserError("the newest step was passed over")
 
 
