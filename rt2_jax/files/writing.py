@@ -158,7 +158,7 @@ def _protected(path: pathlib.Path, sources: Sequence[str | pathlib.Path]) -> str
         real = source.resolve()
         if real == path or path in real.parents:
             return "is what is read" if real == path else f"holds {source}, which is read"
-    for name, place in (("home", _home()), ("working directory", pathlib.Path.cwd())):
+    for name, place in (("home", home_folder()), ("working directory", pathlib.Path.cwd())):
         if place == path or path in place.parents:
             return f"is the {name}" if place == path else f"holds the {name}"
     if path.parent == path or os.path.ismount(path):
@@ -166,7 +166,8 @@ def _protected(path: pathlib.Path, sources: Sequence[str | pathlib.Path]) -> str
     return None
 
 
-def _home() -> pathlib.Path:
+def home_folder() -> pathlib.Path:
+    """The user's home, links followed; the root where there is none."""
     try:
         return pathlib.Path.home().resolve()
     except RuntimeError:  # a user without one

@@ -7,7 +7,7 @@ from types import TracebackType
 
 from rt2_jax.errors import UserError
 from rt2_jax.files.owner import Owner
-from rt2_jax.files.writing import check_not_inside_sealed, write_error
+from rt2_jax.files.writing import check_not_inside_sealed, home_folder, write_error
 from rt2_jax.train.hosts import agree, is_first
 from rt2_jax.typed import shown_path
 
@@ -29,7 +29,7 @@ def find_folder(workdir: str | pathlib.Path) -> pathlib.Path:
             raise UserError(f"{where} is no folder; name one, or one that does not exist yet")
         if blocked:
             raise UserError(f"{where} lies below {blocked}, which is no folder; name another")
-        if path in (_home(), pathlib.Path(path.anchor)):
+        if path in (home_folder(), pathlib.Path(path.anchor)):
             raise UserError(f"{where} is the {'root' if path == path.parent else 'home'}; name a folder of its own")
         check_not_inside_sealed(path / OWNER_FILE, where)
         path.exists()  # raises for a name that no file can have
@@ -103,10 +103,3 @@ class RunFolder:
         except UserError as error:
             return str(error)
         return None
-
-
-def _home() -> pathlib.Path:
-    try:
-        return pathlib.Path.home().resolve()
-    except RuntimeError:  # a user without one
-        return pathlib.Path("/")
