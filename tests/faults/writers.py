@@ -3,6 +3,8 @@
 And a started process, that is waited for by what it does, is ended with its whole session, and tells what it said.
 """
 
+import abc
+import contextlib
 import json
 import os
 import pathlib
@@ -106,13 +108,11 @@ class Running:
 
     def send(self, number):
         """Sends a signal as a shell or a scheduler does: Ctrl-C to all of the session, others to the process."""
-        try:
+        with contextlib.suppress(ProcessLookupError):  # it has ended by itself
             if number == signal.SIGINT:
                 os.killpg(self.process.pid, number)
             else:
                 self.process.send_signal(number)
-        except ProcessLookupError:
-            pass
 
     def leaves_nothing_running(self, seconds=30):
         """Whether every process of its session ends soon."""
@@ -122,11 +122,10 @@ class Running:
                 for pid in found:
                     os.kill(pid, signal.SIGKILL)
                 return False
-            try:  # a wait, as for anything else
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(POLL)
+                # Its children are not ours to wait for: looked at again a little later, until the deadline.
                 signal.sigtimedwait([], 0.02)
-            except subprocess.TimeoutExpired:
-                pass
         return True
 
 
@@ -161,7 +160,7 @@ def _session(leader):
     return found
 
 
-class Writer:
+class Writer(abc.ABC):
     """One verb that writes.
 
     Attributes:
@@ -177,17 +176,17 @@ class Writer:
         """Makes `root` the place of a first call."""
         root.mkdir(parents=True, exist_ok=True)
 
+    @abc.abstractmethod
     def words(self, root):
         """The command line that writes below `root`."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def target(self, root):
         """What it writes."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def unbroken(self):
         """The same, as written by a process that nobody disturbed."""
-        raise NotImplementedError
 
     def sizes(self):
         """Bytes of every file of it."""
