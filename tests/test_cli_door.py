@@ -98,6 +98,21 @@ verb(run)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_signal_inside_what_python_compiles_from_a_string(tmp_path):
+    body = "verb(lambda arguments: exec('os.kill(os.getpid(), signal.SIGTERM)'))"
+    (tmp_path / "door.py").write_text(f"{START}\n{body}\nfrom rt2_jax.cli import entry\nsys.exit(entry())\n")
+    # As a module: Python looks at its own note of the interrupt at this end alone.
+    done = subprocess.run(
+        [sys.executable, "-m", "door"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "rt2: terminated\n")
+
+
 def test_what_orbax_leaves_behind_at_an_error_is_not_printed():
     body = """
 import asyncio, logging

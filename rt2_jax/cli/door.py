@@ -111,6 +111,9 @@ def entry() -> int:
         code = interrupts.tell() if interrupts.came else _internal_error(error)
     for number in (signal.SIGINT, signal.SIGTERM):  # all is done; leaving takes a while and says nothing
         signal.signal(number, signal.SIG_IGN)
+    # A KeyboardInterrupt that has once left an exec() of a string, as dataclasses and namedtuple have, stays noted in
+    # CPython, which then ends `python -m` by SIGINT, whatever the code. The next one takes the note back.
+    exec("")
     return _flush(code)
 
 

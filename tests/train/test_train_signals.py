@@ -63,8 +63,9 @@ else:
             if progress.step == 2:
                 hit()
         checkpoint.Checkpoints.save = saving
-    if moment == "last save":
-        hit_before(checkpoint, "seal", lambda folder, *_: folder.name == "4")
+    for name, step in (("first seal", "2"), ("last seal", "4")):
+        if moment == name:
+            hit_before(checkpoint, "seal", lambda folder, *_, step=step: folder.name == step)
     seal = checkpoint.seal
     def telling(folder, *arguments):
         seal(folder, *arguments)
@@ -123,7 +124,7 @@ def test_later_it_stops_after_the_step_and_its_save(run, tmp_path, moment, count
 
 
 def test_a_second_ctrl_c_is_answered_and_a_third_stops_at_once(run, tmp_path):
-    done = run("last save", "SIGINT", count=3, for_ever=True)
+    done = run("last seal", "SIGINT", count=3, for_ever=True)
     assert done.returncode == 130, done.stderr
     assert "still saving; a third Ctrl-C stops at once" in done.stderr and "stopped at once" in done.stderr
     assert "Traceback" not in done.stderr
@@ -132,7 +133,7 @@ def test_a_second_ctrl_c_is_answered_and_a_third_stops_at_once(run, tmp_path):
     assert steps(tmp_path) == [4, 2]
 
 
-@pytest.mark.parametrize("moment", ["last save", "exit"])
+@pytest.mark.parametrize("moment", ["last seal", "exit"])
 def test_a_finished_run_stays_finished(run, tmp_path, moment):
     done = run(moment, "SIGTERM", count=2)
     assert done.returncode == 0, done.stderr
@@ -140,7 +141,7 @@ def test_a_finished_run_stays_finished(run, tmp_path, moment):
 
 
 def test_a_kill_between_commit_and_seal_costs_that_step_alone(run, tmp_path):
-    assert run("save", "SIGKILL").returncode == -9
+    assert run("first seal", "SIGKILL").returncode == -9
     assert steps(tmp_path) == [] and (tmp_path / "run" / "checkpoints" / "2").is_dir()
     done = run("nothing", "SIGTERM")
     assert done.returncode == 0, done.stderr
