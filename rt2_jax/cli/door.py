@@ -1,5 +1,6 @@
 """Every way out of a command: a result, one line and a code, or one line and the file that holds the traceback."""
 
+import atexit
 import contextlib
 import errno
 import os
@@ -81,6 +82,16 @@ def main(argv: Sequence[str] | None = None, interrupts: _Interrupts | None = Non
 
 def entry() -> int:
     """See `rt2_jax.cli.entry`."""
+    code = 0
+
+    def leave() -> None:
+        if code:
+            os._exit(code)
+
+    # Registered first, so called last. What was cut short may still run on XLA's threads, under which Python must not
+    # be taken apart (a segmentation fault); and a KeyboardInterrupt that was once inside an exec() of a string, as in
+    # dataclasses, would have `python -m` end by SIGINT.
+    atexit.register(leave)
     interrupts = _Interrupts()
     for number in (signal.SIGINT, signal.SIGTERM):
         # A shell's background job ignores Ctrl-C, and must go on doing so.
@@ -111,10 +122,8 @@ def entry() -> int:
         code = interrupts.tell() if interrupts.came else _internal_error(error)
     for number in (signal.SIGINT, signal.SIGTERM):  # all is done; leaving takes a while and says nothing
         signal.signal(number, signal.SIG_IGN)
-    # A KeyboardInterrupt that has once left an exec() of a string, as dataclasses and namedtuple have, stays noted in
-    # CPython, which then ends `python -m` by SIGINT, whatever the code. The next one takes the note back.
-    exec("")
-    return _flush(code)
+    code = _flush(code)
+    return code
 
 
 def _is_echo(error: BaseException | None) -> bool:
