@@ -11,13 +11,13 @@ import time
 
 import numpy as np
 
-from rt2_jax.sim import skills
-from rt2_jax.sim.catalog import SKILLS
-from rt2_jax.sim.env import MAX_STEPS
-from rt2_jax.sim.expert import expert_action
-from rt2_jax.sim.rollout import Disturbance
-from rt2_jax.sim.splits import SPLITS, sample_task
-from rt2_jax.sim.world import World
+from rt2_jax.sim.tasks import skills
+from rt2_jax.sim.tasks.env import MAX_STEPS
+from rt2_jax.sim.tasks.expert import expert_action
+from rt2_jax.sim.tasks.rollout import Disturbance
+from rt2_jax.sim.tasks.splits import SPLITS, sample_task
+from rt2_jax.sim.world.catalog import SKILLS
+from rt2_jax.sim.world.world import World
 
 
 def run_episode(world: World, split: str, skill: str, seed: int, noise: float, jitter: float) -> tuple[bool, bool, int]:

@@ -17,9 +17,9 @@ import time
 from rich.console import Console
 from rich.table import Table
 
+from rt2_jax.bundle.store import load_bundle, open_folder
 from rt2_jax.files.manifest import find_damage, read_manifest
 from rt2_jax.files.writing import seal
-from rt2_jax.train.bundle import load_bundle, open_folder
 
 CHECKPOINTS = pathlib.Path(__file__).parents[1] / "data" / "checkpoints"
 FILE_BYTES = 1 << 30  # Orbax's data files have two of these at most

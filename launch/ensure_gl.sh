@@ -3,7 +3,7 @@
 set -euo pipefail
 python=$1
 packages="libegl1 libgl1 libgl1-mesa-dri"
-if "$python" -m rt2_jax.sim.gl >/dev/null 2>&1; then
+if "$python" -m rt2_jax.sim.world.gl >/dev/null 2>&1; then
   exit 0
 fi
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
@@ -11,4 +11,4 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $packages >/dev/null
 fi
-"$python" -m rt2_jax.sim.gl
+"$python" -m rt2_jax.sim.world.gl

@@ -14,8 +14,8 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("rt2")
 
 # Mesa's software OpenGL and TensorFlow crash when they meet in one process.
-TENSORFLOW = {"data", "test_cli.py"}
-RENDERING = {"sim", "evaluate"}
+TENSORFLOW = {"datasets", "test_cli.py"}
+RENDERING = {"sim", "evaluate", "report"}
 
 
 def pytest_collection_modifyitems(config, items):
@@ -24,16 +24,33 @@ def pytest_collection_modifyitems(config, items):
     found = {item.path.relative_to(here).parts[0] for item in items if item.path.is_relative_to(here)}
     if found & TENSORFLOW and found & RENDERING:
         raise pytest.UsageError(
-            "tests/data and tests/test_cli.py load TensorFlow, tests/sim and tests/evaluate load OpenGL; both crash "
-            "in one process: run `make test`, which runs them apart, or name fewer folders"
+            "tests/datasets and tests/test_cli.py load TensorFlow, tests/sim, tests/evaluate and tests/report OpenGL; "
+            "both crash in one process: run `make test`, which runs them apart, or name fewer folders"
         )
+
+
+def _module(name):
+    """A module beside this file; --import-mode=importlib puts no folder on the path."""
+    path = pathlib.Path(__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"rt2_jax_tests_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")
 def foreign():
     """The module `foreign.py`: small models in the look of public ones."""
-    path = pathlib.Path(__file__).with_name("foreign.py")
-    spec = importlib.util.spec_from_file_location("rt2_jax_tests_foreign", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return _module("foreign")
+
+
+@pytest.fixture(scope="session")
+def fakes():
+    """The module `fakes.py`: reports, films and policies made without a model."""
+    return _module("fakes")
+
+
+@pytest.fixture
+def report(fakes):
+    """A report as `rt2 eval` makes it."""
+    return fakes.make_report()

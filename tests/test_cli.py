@@ -210,7 +210,7 @@ def test_a_larger_seed_is_another_seed():
 
 
 def test_the_place_of_a_vocabulary_is_checked_before_the_work(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("rt2_jax.sim.corpus.corpus", lambda: pytest.fail("the work began"))
+    monkeypatch.setattr("rt2_jax.sim.tasks.corpus.corpus", lambda: pytest.fail("the work began"))
     (tmp_path / "file").write_text("kept")
     (tmp_path / "folder.model").mkdir()
     (tmp_path / "source.model").write_bytes(b"kept")

@@ -54,7 +54,7 @@ INTERRUPTED = (130, "", "rt2: interrupted\n")
 
 
 @pytest.mark.parametrize(
-    "module", ["rt2_jax.cli.door", "rt2_jax.cli.command_line", "rt2_jax.cli.weights", "rt2_jax.train.sizes_table"]
+    "module", ["rt2_jax.cli.door", "rt2_jax.cli.command_line", "rt2_jax.cli.weights", "rt2_jax.fit.sizes_table"]
 )
 def test_ctrl_c_while_a_module_of_ours_is_imported(module):
     assert run_code(f"InterruptsAt({module!r})") == INTERRUPTED

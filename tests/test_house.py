@@ -33,7 +33,7 @@ def importers(*packages):
     ("packages", "home"),
     [
         (("flax.linen",), "models"),
-        (("tensorflow", "tensorflow_datasets", "tensorflow_text", "seqio"), "data"),
+        (("tensorflow", "tensorflow_datasets", "tensorflow_text", "seqio"), "datasets"),
         (("mujoco", "gymnasium"), "sim"),
     ],
 )
@@ -49,7 +49,7 @@ def test_the_simulator_imports_neither_tensorflow_nor_jax():
 
 def test_folders_are_removed_in_few_places():
     """`files` replaces a folder only where nothing of others is lost; the others remove what they made themselves."""
-    allowed = {"files/writing.py", "train/checkpoint.py", "data/tfds_folder.py"}
+    allowed = {"files/writing.py", "train/checkpoint.py", "datasets/tfds_folder.py"}
     found = {
         path.relative_to(ROOT / "rt2_jax").as_posix()
         for path in MODULES

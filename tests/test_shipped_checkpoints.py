@@ -5,9 +5,9 @@ import pathlib
 import numpy as np
 import pytest
 
-from rt2_jax.evaluate.run import make_policy
+from rt2_jax.bundle.store import load_bundle
+from rt2_jax.policy.load import make_policy
 from rt2_jax.tokens.vocabulary import Vocabulary
-from rt2_jax.train.bundle import load_bundle
 
 CHECKPOINTS = pathlib.Path(__file__).parent.parent / "data" / "checkpoints"
 SHIPPED = sorted(path.parent for path in CHECKPOINTS.glob("*/bundle.json"))

@@ -92,7 +92,7 @@ def add_data(verbs) -> None:
 
 def _data_build(arguments) -> None:
     with quiet_tensorflow():
-        from rt2_jax.data.build import build
+        from rt2_jax.datasets.tabletop.build import build
 
     build(
         arguments.data,
@@ -109,7 +109,7 @@ def _data_build(arguments) -> None:
 def _data_prepare(arguments) -> None:
     with quiet_tensorflow():
         from rt2_jax.data.mixtures import mixture_weights
-        from rt2_jax.data.prepare import prepare
+        from rt2_jax.datasets.prepare import prepare
 
     prepare(
         arguments.data,
@@ -129,7 +129,7 @@ def _data_inspect(arguments) -> None:
 
 def _data_vocabulary(arguments) -> None:
     from rt2_jax.files.places import check_file
-    from rt2_jax.sim.corpus import corpus
+    from rt2_jax.sim.tasks.corpus import corpus
     from rt2_jax.tokens.adapt import adapt_vocabulary, read_corpus
     from rt2_jax.tokens.train_vocabulary import train_vocabulary
 

@@ -72,7 +72,8 @@ def add_eval(verbs) -> None:
 
 
 def _eval(arguments) -> None:
-    from rt2_jax.evaluate.run import CONTROLS, evaluate
+    from rt2_jax.evaluate.results import CONTROLS
+    from rt2_jax.report.run import evaluate
 
     told_unverified(arguments)
     evaluate(
@@ -118,9 +119,9 @@ def add_sample(verbs) -> None:
 def _sample(arguments) -> None:
     import jax
 
-    from rt2_jax.evaluate.run import ANSWER_LEN, make_policy, make_text_model
+    from rt2_jax.bundle.store import load_bundle
     from rt2_jax.inputs.images import decode_image
-    from rt2_jax.train.bundle import load_bundle
+    from rt2_jax.policy.load import ANSWER_LEN, make_policy, make_text_model
 
     if arguments.prompt is not None and arguments.mode is not None:
         raise UserError("--mode is how to act; give it with --instruction, not with --prompt")

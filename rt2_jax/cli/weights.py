@@ -153,8 +153,8 @@ def _export(arguments) -> None:
         ):
             print(f"{arguments.out}: {line}")
         return
+    from rt2_jax.bundle.store import BUNDLE_KIND, load_bundle, merge_bundle, save_bundle
     from rt2_jax.files.writing import check_target
-    from rt2_jax.train.bundle import BUNDLE_KIND, load_bundle, merge_bundle, save_bundle
 
     target = {"sources": [arguments.checkpoint], "overwrite": arguments.overwrite}
     check_target(arguments.out, BUNDLE_KIND, **target)
@@ -192,6 +192,6 @@ def add_sizes(verbs) -> None:
 
 
 def _sizes(arguments) -> None:
-    from rt2_jax.train.sizes_table import print_sizes
+    from rt2_jax.fit.sizes_table import print_sizes
 
     print_sizes(arguments.size, arguments.prompt_len, arguments.target_len, arguments.markdown)

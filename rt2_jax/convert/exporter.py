@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from rt2_jax.bundle.store import open_folder, still_there
 from rt2_jax.convert import big_vision_layout, t5x_layout, transformers_layout
 from rt2_jax.convert.infer import PROJECTOR_TYPE
 from rt2_jax.convert.layout import Layout, Leaf
@@ -15,7 +16,6 @@ from rt2_jax.errors import UserError
 from rt2_jax.files.disk import check_space, raise_if_disk_full
 from rt2_jax.files.writing import check_target, whole_folder
 from rt2_jax.models.config import EncoderDecoderConfig, ModelConfig
-from rt2_jax.train.bundle import open_folder, still_there
 
 FORMATS = ("transformers", "big_vision", "t5x")
 

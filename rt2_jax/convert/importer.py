@@ -11,6 +11,10 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from rich.progress import Progress
 
+from rt2_jax.bundle.params import tree_bytes
+from rt2_jax.bundle.spec import pretrained_meta, write_meta
+from rt2_jax.bundle.steps import COMMIT_FILE, PARAMS_DIR
+from rt2_jax.bundle.store import DTYPES, PRETRAINED_KIND
 from rt2_jax.convert.params_folder import ParamsWriter
 from rt2_jax.convert.plan import POSITIONS, VOCABULARY_AXIS, match, open_sources, plan_model
 from rt2_jax.convert.resample import resample_positions
@@ -21,10 +25,6 @@ from rt2_jax.files.writing import check_target, whole_folder
 from rt2_jax.models.backbone import Backbone, make_backbone
 from rt2_jax.models.config import ModelConfig
 from rt2_jax.tokens.vocabulary import Vocabulary
-from rt2_jax.train.bundle import DTYPES, PRETRAINED_KIND
-from rt2_jax.train.bundle_meta import pretrained_meta, write_meta
-from rt2_jax.train.params import tree_bytes
-from rt2_jax.train.steps import COMMIT_FILE, PARAMS_DIR
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
+from rt2_jax.bundle.spec import BUNDLE_FILE
+from rt2_jax.bundle.store import open_folder
 from rt2_jax.convert import big_vision_layout, t5x_layout, transformers_layout
 from rt2_jax.convert.infer import Found, infer
 from rt2_jax.convert.layout import Layout, Leaf
@@ -16,8 +18,6 @@ from rt2_jax.convert.params_folder import ParamsReader
 from rt2_jax.convert.sources import NpzSource, SafetensorsSource, Source, T5xSource, open_source
 from rt2_jax.errors import UserError
 from rt2_jax.models.config import EncoderDecoderConfig, ModelConfig, PrefixLmConfig, VitConfig
-from rt2_jax.train.bundle import open_folder
-from rt2_jax.train.bundle_meta import BUNDLE_FILE
 from rt2_jax.typed import shown_path
 
 # Tables without layers are read so many bytes at a time: they are a checkpoint's largest tensors.

@@ -1,4 +1,4 @@
-"""The mixtures that ship, as plain data: task -> weight. `tasks.register` enters them in seqio's registry."""
+"""The mixtures that ship, as plain data: task -> weight. `datasets.tabletop.tasks` enters them in seqio's registry."""
 
 from collections.abc import Mapping
 
@@ -23,7 +23,8 @@ CO_TRAINED_WEB: Mapping[str, float] = {
     "tabletop_web_caption": 0.15,
     "tabletop_web_alt_text": 0.10,
 }
-# Of the robot half: actions, and plans followed by actions (RT-2, section 4.4), which point at things (sim/plans.py).
+# Of the robot half: actions, and plans followed by actions (RT-2, section 4.4), which point at things
+# (sim/tasks/plans.py).
 ROBOT: Mapping[str, float] = {"tabletop_robot_action": 0.2, "tabletop_robot_plan": 0.8}
 
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from rt2_jax.errors import UserError
-from rt2_jax.evaluate.films import shrink_frame
+from rt2_jax.evaluate.frames import shrink_frame
 from rt2_jax.evaluate.results import (
     CONTROLS,
     OTHER_IMAGE,
@@ -26,9 +26,9 @@ from rt2_jax.evaluate.results import (
     SkillResult,
     Timing,
 )
-from rt2_jax.sim.controls import other_scene, wrong_instruction
-from rt2_jax.sim.env import MAX_STEPS, TabletopEnv
-from rt2_jax.sim.splits import SPLITS, sample_task
+from rt2_jax.sim.tasks.controls import other_scene, wrong_instruction
+from rt2_jax.sim.tasks.env import MAX_STEPS, TabletopEnv
+from rt2_jax.sim.tasks.splits import SPLITS, sample_task
 
 SEATS = 16
 

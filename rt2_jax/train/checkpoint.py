@@ -14,15 +14,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from rt2_jax.errors import UserError
-from rt2_jax.files.disk import check_space, raise_if_disk_full
-from rt2_jax.files.manifest import read_manifest, shares
-from rt2_jax.files.writing import seal, write_text
-from rt2_jax.train.bundle_meta import model_hash
-from rt2_jax.train.hosts import agree, is_first
-from rt2_jax.train.params import check_shapes, first_line, tree_bytes
-from rt2_jax.train.state import TrainState
-from rt2_jax.train.steps import (
+from rt2_jax.bundle.params import check_shapes, first_line, tree_bytes
+from rt2_jax.bundle.spec import model_hash
+from rt2_jax.bundle.steps import (
     CHECKPOINTS_DIR,
     CUT_OFF,
     SEALED_FORMAT,
@@ -34,6 +28,12 @@ from rt2_jax.train.steps import (
     why_changed,
     why_unsealed,
 )
+from rt2_jax.errors import UserError
+from rt2_jax.files.disk import check_space, raise_if_disk_full
+from rt2_jax.files.manifest import read_manifest, shares
+from rt2_jax.files.writing import seal, write_text
+from rt2_jax.train.hosts import agree, is_first
+from rt2_jax.train.state import TrainState
 
 # A step on its way out: no number, so that a removal which is cut off leaves no half step.
 _OLD = "old_"

@@ -12,6 +12,9 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
+from rt2_jax.bundle.params import tree_bytes
+from rt2_jax.bundle.spec import bundle_meta, check_meta, write_meta
+from rt2_jax.bundle.steps import CHECKPOINTS_DIR, step_identity
 from rt2_jax.data.reader import BatchReader, make_reader
 from rt2_jax.data.records import action_meaning
 from rt2_jax.errors import UserError
@@ -22,7 +25,6 @@ from rt2_jax.models.backbone import make_backbone
 from rt2_jax.parallel.mesh import make_mesh
 from rt2_jax.parallel.rules import partitioned
 from rt2_jax.tokens.vocabulary import DEFAULT_VOCABULARY, Vocabulary
-from rt2_jax.train.bundle_meta import bundle_meta, check_meta, write_meta
 from rt2_jax.train.checkpoint import Checkpoints, Progress
 from rt2_jax.train.config import TrainConfig
 from rt2_jax.train.folder import RunFolder, find_folder
@@ -30,14 +32,12 @@ from rt2_jax.train.history import record_start
 from rt2_jax.train.hosts import is_first, join_hosts
 from rt2_jax.train.losses import SUMS, summarize
 from rt2_jax.train.metrics import MetricsLog, ProgressBar
-from rt2_jax.train.params import tree_bytes
 from rt2_jax.train.resolve import model_config, task_weights
 from rt2_jax.train.resume import Changes, check_changes, check_meaning, find_changes, step_facts
 from rt2_jax.train.signals import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PREEMPTED, StopSignals
 from rt2_jax.train.start import fresh_state
 from rt2_jax.train.state import TrainState
 from rt2_jax.train.step import Program, check_constrained, make_program
-from rt2_jax.train.steps import CHECKPOINTS_DIR, step_identity
 
 
 def train(config: TrainConfig, workdir: str | pathlib.Path, signals: StopSignals | None = None) -> int:

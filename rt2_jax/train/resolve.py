@@ -5,12 +5,12 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from rt2_jax.bundle.spec import BUNDLE_FILE, read_meta
 from rt2_jax.data.mixtures import mixture_weights
 from rt2_jax.errors import UserError
 from rt2_jax.models.config import ModelConfig
 from rt2_jax.models.sizes import SIZES, get_config
 from rt2_jax.tokens.vocabulary import Vocabulary
-from rt2_jax.train.bundle_meta import BUNDLE_FILE, read_meta
 from rt2_jax.train.config import TrainConfig
 from rt2_jax.typed import shown, shown_path
 

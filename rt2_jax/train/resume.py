@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rt2_jax.actions.bins import ActionBins
+from rt2_jax.bundle.steps import SEALED_FORMAT
 from rt2_jax.data.records import bins_difference, read_index
 from rt2_jax.errors import UserError
 from rt2_jax.models.config import ModelConfig
 from rt2_jax.train.config import CHANGEABLE, TrainConfig
-from rt2_jax.train.steps import SEALED_FORMAT
 from rt2_jax.typed import shown
 
 # They leave the result as it is, up to the rounding of another mesh, or only say how far to go and what to tell.

@@ -7,17 +7,17 @@ from typing import Any
 import jax
 import numpy as np
 
+from rt2_jax.bundle.params import restore_params
+from rt2_jax.bundle.spec import check_vocabulary, read_meta
+from rt2_jax.bundle.store import Opened, open_folder
 from rt2_jax.errors import UserError
 from rt2_jax.files.manifest import find_damage, read_manifest, shares
 from rt2_jax.models.backbone import Backbone
 from rt2_jax.models.config import LoraConfig, ModelConfig
 from rt2_jax.tokens.vocabulary import Vocabulary
-from rt2_jax.train.bundle import Opened, open_folder
-from rt2_jax.train.bundle_meta import check_vocabulary, read_meta
 from rt2_jax.train.config import TrainConfig
 from rt2_jax.train.hosts import agree
 from rt2_jax.train.integers import order_integers
-from rt2_jax.train.params import restore_params
 from rt2_jax.train.state import TrainState
 from rt2_jax.train.step import Program
 from rt2_jax.train.trainable import LORA_FREEZE, merge_params, split_params, trainable_paths

@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
+from rt2_jax.bundle.spec import BUNDLE_FILE
+from rt2_jax.bundle.steps import CHECKPOINTS_DIR, PARAMS_DIR, STEP_KIND, listed_steps, read_progress, why_damaged
+from rt2_jax.bundle.store import BUNDLE_KIND, PRETRAINED_KIND, open_folder, read_meaning
 from rt2_jax.errors import UserError
 from rt2_jax.files.manifest import MANIFEST_NAME, Manifest, find_damage, read_manifest, told
-from rt2_jax.train.bundle import BUNDLE_KIND, PRETRAINED_KIND, open_folder, read_meaning
-from rt2_jax.train.bundle_meta import BUNDLE_FILE
 from rt2_jax.train.config import config_text
 from rt2_jax.train.history import read_history
-from rt2_jax.train.steps import CHECKPOINTS_DIR, PARAMS_DIR, STEP_KIND, listed_steps, read_progress, why_damaged
 from rt2_jax.typed import read_json
 
 # What says that a folder without a manifest is of a kind that is sealed nowadays.

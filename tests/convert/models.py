@@ -9,12 +9,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict
 
+from rt2_jax.bundle.spec import pretrained_meta, write_meta
+from rt2_jax.bundle.steps import COMMIT_FILE, PARAMS_DIR
+from rt2_jax.bundle.store import PRETRAINED_KIND, open_folder
 from rt2_jax.convert.params_folder import ParamsReader
 from rt2_jax.files.writing import seal
 from rt2_jax.models import EncoderDecoderConfig, ModelConfig, PrefixLmConfig, VitConfig, make_backbone
-from rt2_jax.train.bundle import PRETRAINED_KIND, open_folder
-from rt2_jax.train.bundle_meta import pretrained_meta, write_meta
-from rt2_jax.train.steps import COMMIT_FILE, PARAMS_DIR
 
 VIT = VitConfig(patch_size=4, width=16, layers=2, heads=2, head_dim=8, mlp=24)
 T5 = EncoderDecoderConfig(width=12, encoder_layers=2, decoder_layers=3, heads=2, head_dim=4, mlp=20)

@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from rt2_jax.bundle.spec import read_meta
+from rt2_jax.bundle.store import load_bundle, load_model, open_folder
 from rt2_jax.convert.exporter import export_weights
 from rt2_jax.convert.importer import import_weights
 from rt2_jax.convert.params_folder import CHUNK_BYTES, chunk_shape
 from rt2_jax.convert.plan import parse_setting
 from rt2_jax.convert.resample import resample_positions
 from rt2_jax.errors import UserError
-from rt2_jax.evaluate.run import make_policy
 from rt2_jax.models import ModelConfig, make_backbone
+from rt2_jax.policy.load import make_policy
 from rt2_jax.tokens import Vocabulary
 from rt2_jax.tokens.adapt import adapt_vocabulary
-from rt2_jax.train.bundle import load_bundle, load_model, open_folder
-from rt2_jax.train.bundle_meta import read_meta
 from tests.convert.models import MODELS, PALI, assert_same, native_folder, stored
 
 VISION = "vision/position_embedding"

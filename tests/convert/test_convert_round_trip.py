@@ -9,13 +9,13 @@ import sys
 import numpy as np
 import pytest
 
+from rt2_jax.bundle.store import open_folder
 from rt2_jax.convert import big_vision_layout, sinks
 from rt2_jax.convert.exporter import export_weights, foreign_tensors
 from rt2_jax.convert.importer import import_weights
 from rt2_jax.convert.params_folder import ParamsReader
 from rt2_jax.errors import UserError
 from rt2_jax.models.config import LoraConfig
-from rt2_jax.train.bundle import open_folder
 from tests.convert.models import MODELS, PALI, assert_same, native_folder, stored
 
 ROUTES = [
@@ -98,7 +98,7 @@ import sys
 import jax, numpy as np, pathlib
 from rt2_jax.models import ModelConfig, make_backbone
 from rt2_jax.parallel import make_mesh, shardings
-from rt2_jax.train.bundle import load_model, open_folder
+from rt2_jax.bundle.store import load_model, open_folder
 from tests.convert.models import flat, stored
 
 folder = pathlib.Path(sys.argv[1])

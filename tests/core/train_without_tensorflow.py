@@ -17,8 +17,8 @@ def main() -> None:
 
     import numpy as np
 
-    from rt2_jax.evaluate.run import make_policy
-    from rt2_jax.train.bundle import load_bundle
+    from rt2_jax.bundle.store import load_bundle
+    from rt2_jax.policy.load import make_policy
     from rt2_jax.train.config import make_config
     from rt2_jax.train.loop import train
 

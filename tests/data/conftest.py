@@ -11,16 +11,6 @@ from rt2_jax.files.writing import seal
 from rt2_jax.inputs.images import encode_jpeg
 
 SIZE = 8
-# Skills with short episodes.
-BUILD = {
-    "robot_episodes": 5,
-    "web_images": 6,
-    "image_size": 32,
-    "seed": 1,
-    "workers": 1,
-    "skills": ("reach", "push"),
-    "show_progress": False,
-}
 
 
 def write_prepared(
@@ -58,13 +48,3 @@ def write_prepared(
 def prepared():
     """The function `write_prepared`."""
     return write_prepared
-
-
-@pytest.fixture(scope="session")
-def built(tmp_path_factory) -> pathlib.Path:
-    """Both tabletop datasets, tiny, as ``rt2 data build`` writes them. Tests must leave it as it is."""
-    from rt2_jax.data.build import build
-
-    folder = tmp_path_factory.mktemp("built")
-    build(folder, **BUILD)
-    return folder

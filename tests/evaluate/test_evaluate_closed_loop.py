@@ -6,9 +6,9 @@ import pytest
 from rt2_jax.errors import UserError
 from rt2_jax.evaluate import closed_loop
 from rt2_jax.evaluate.closed_loop import Job, make_jobs, run_jobs
-from rt2_jax.sim.env import TabletopEnv
-from rt2_jax.sim.expert import expert_action
-from rt2_jax.sim.splits import SPLITS, alternatives, sample_task
+from rt2_jax.sim.tasks.env import TabletopEnv
+from rt2_jax.sim.tasks.expert import expert_action
+from rt2_jax.sim.tasks.splits import SPLITS, alternatives, sample_task
 
 SIZE = 32
 

@@ -13,7 +13,7 @@ from rt2_jax.evaluate.text_scores import (
     parse_location,
     token_f1,
 )
-from rt2_jax.sim.render import make_camera
+from rt2_jax.sim.world.render import make_camera
 
 WORDS = st.sampled_from(["red", "ball", "7", "50", "50;", "99;", "100", ".", ";", "-3"])
 ANY_TEXT = st.text(max_size=40) | st.lists(WORDS, max_size=9).map(" ".join)

@@ -5,10 +5,10 @@ import shutil
 import numpy as np
 import pytest
 
+from rt2_jax.bundle.store import open_folder, read_meaning
 from rt2_jax.data.reader import PreparedSplit
 from rt2_jax.data.records import encode_record
 from rt2_jax.errors import UserError
-from rt2_jax.train.bundle import open_folder, read_meaning
 from rt2_jax.train.verify import verify
 
 # Artefact -> (its folder, whose below are all files that count, what reads it, flips of the sample and of all).

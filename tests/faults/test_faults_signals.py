@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from rt2_jax.train.steps import whole_steps
+from rt2_jax.bundle.steps import whole_steps
 
 pytestmark = pytest.mark.slow
 

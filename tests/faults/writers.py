@@ -21,9 +21,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from rt2_jax.bundle.steps import whole_steps
 from rt2_jax.errors import UserError
 from rt2_jax.files.manifest import MANIFEST_NAME, find_damage, read_manifest
-from rt2_jax.train.steps import whole_steps
 
 POLL = 0.002
 # What is there while something is written, or after that was cut off.

@@ -6,8 +6,8 @@ import pytest
 import torch
 import transformers
 
+from rt2_jax.bundle.store import load_model, open_folder
 from rt2_jax.convert.importer import import_weights
-from rt2_jax.train.bundle import load_model, open_folder
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()

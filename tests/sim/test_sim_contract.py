@@ -5,13 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from rt2_jax.sim import catalog, contract
-from rt2_jax.sim.contract import ContractViolation, check_episode, missing_from_web, violations
-from rt2_jax.sim.corpus import rough_positions
-from rt2_jax.sim.describe import annotate
-from rt2_jax.sim.sampling import wide_scene
-from rt2_jax.sim.scene import Decal
-from rt2_jax.sim.splits import SPLITS, robot_task, sample_task
+from rt2_jax.sim.language.describe import annotate
+from rt2_jax.sim.tasks import contract
+from rt2_jax.sim.tasks.contract import ContractViolation, check_episode, missing_from_web, violations
+from rt2_jax.sim.tasks.corpus import rough_positions
+from rt2_jax.sim.tasks.splits import SPLITS, robot_task, sample_task
+from rt2_jax.sim.world import catalog
+from rt2_jax.sim.world.sampling import wide_scene
+from rt2_jax.sim.world.scene import Decal
 
 
 def _web(count):

@@ -4,14 +4,14 @@ import dataclasses
 
 import pytest
 
-from rt2_jax.sim import skills
-from rt2_jax.sim.catalog import SKILLS
-from rt2_jax.sim.controls import MIN_DISPLACEMENT, other_scene, wrong_instruction
-from rt2_jax.sim.env import MAX_STEPS
-from rt2_jax.sim.expert import expert_action
-from rt2_jax.sim.scene import Scene
-from rt2_jax.sim.splits import SPLITS, sample_task
-from rt2_jax.sim.world import World
+from rt2_jax.sim.tasks import skills
+from rt2_jax.sim.tasks.controls import MIN_DISPLACEMENT, other_scene, wrong_instruction
+from rt2_jax.sim.tasks.env import MAX_STEPS
+from rt2_jax.sim.tasks.expert import expert_action
+from rt2_jax.sim.tasks.splits import SPLITS, sample_task
+from rt2_jax.sim.world.catalog import SKILLS
+from rt2_jax.sim.world.scene import Scene
+from rt2_jax.sim.world.world import World
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rt2_jax.sim import describe, lexicon, questions, references
-from rt2_jax.sim.corpus import corpus, rough_positions
-from rt2_jax.sim.describe import Counts, annotate
-from rt2_jax.sim.lexicon import UNDER_GRIPPER
-from rt2_jax.sim.questions import View
-from rt2_jax.sim.sampling import wide_scene
-from rt2_jax.sim.scene import Decal, Environment, GripperPose, Scene, SceneObject
+from rt2_jax.sim.language import describe, lexicon, questions, references
+from rt2_jax.sim.language.describe import Counts, annotate
+from rt2_jax.sim.language.lexicon import UNDER_GRIPPER
+from rt2_jax.sim.language.questions import View
+from rt2_jax.sim.tasks.corpus import corpus, rough_positions
+from rt2_jax.sim.world.sampling import wide_scene
+from rt2_jax.sim.world.scene import Decal, Environment, GripperPose, Scene, SceneObject
 
 SCENE = Scene(
     objects=(

@@ -3,9 +3,9 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from rt2_jax.errors import UserError
-from rt2_jax.sim.env import ACTION_HIGH, TabletopEnv
-from rt2_jax.sim.expert import expert_action
-from rt2_jax.sim.splits import SPLITS, sample_task
+from rt2_jax.sim.tasks.env import ACTION_HIGH, TabletopEnv
+from rt2_jax.sim.tasks.expert import expert_action
+from rt2_jax.sim.tasks.splits import SPLITS, sample_task
 
 
 @pytest.fixture(scope="module")

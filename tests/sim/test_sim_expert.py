@@ -3,14 +3,15 @@ import dataclasses
 import numpy as np
 import pytest
 
-from rt2_jax.sim import skills
-from rt2_jax.sim.catalog import DIRECTIONS, SKILLS
-from rt2_jax.sim.env import ACTION_HIGH, ACTION_LOW, MAX_STEPS
-from rt2_jax.sim.expert import expert_action
-from rt2_jax.sim.mjcf import TIP_BELOW
-from rt2_jax.sim.scene import Decal, Environment, GripperPose, Scene, SceneObject
-from rt2_jax.sim.splits import sample_task
-from rt2_jax.sim.world import World
+from rt2_jax.sim.language import skill_words
+from rt2_jax.sim.tasks import skills
+from rt2_jax.sim.tasks.env import ACTION_HIGH, ACTION_LOW, MAX_STEPS
+from rt2_jax.sim.tasks.expert import expert_action
+from rt2_jax.sim.tasks.splits import sample_task
+from rt2_jax.sim.world.catalog import DIRECTIONS, SKILLS
+from rt2_jax.sim.world.mjcf import TIP_BELOW
+from rt2_jax.sim.world.scene import Decal, Environment, GripperPose, Scene, SceneObject
+from rt2_jax.sim.world.world import World
 
 SCENE = Scene(
     (SceneObject("red", "cube", "large", 0.0, 0.0), SceneObject("blue", "ball", "small", 0.1, 0.08)),
@@ -78,7 +79,7 @@ def judge(task, positions, **gripper):
 
 
 def test_reach_succeeds_within_three_centimetres():
-    task = skills.make_task(SCENE, "reach", 0)
+    task = skill_words.make_task(SCENE, "reach", 0)
     highest = 2 * CUBE_Z + 0.03 + TIP_BELOW
     assert judge(task, REST, xyz=(0.02, 0.02, highest - 0.001))
     assert not judge(task, REST, xyz=(0.03, 0.01, 0.06))
@@ -86,7 +87,7 @@ def test_reach_succeeds_within_three_centimetres():
 
 
 def test_pick_needs_a_lifted_and_held_object():
-    task = skills.make_task(SCENE, "pick", 0)
+    task = skill_words.make_task(SCENE, "pick", 0)
     lifted = ((0.0, 0.0, CUBE_Z + 0.041), REST[1])
     assert judge(task, lifted, xyz=(0.0, 0.0, 0.055), closed=0.0)
     assert not judge(task, lifted, xyz=(0.0, 0.0, 0.1), closed=0.0)
@@ -94,7 +95,7 @@ def test_pick_needs_a_lifted_and_held_object():
 
 
 def test_move_near_needs_a_released_object_beside_the_reference():
-    task = skills.make_task(SCENE, "move_near", 0, 1)
+    task = skill_words.make_task(SCENE, "move_near", 0, 1)
     limit = 0.03 + SCENE.objects[0].radius + SCENE.objects[1].radius
     near = ((0.1, 0.08 - limit + 0.001, CUBE_Z), REST[1])
     assert judge(task, near)
@@ -105,7 +106,7 @@ def test_move_near_needs_a_released_object_beside_the_reference():
 
 @pytest.mark.parametrize("name", DIRECTIONS)
 def test_push_needs_four_centimetres_in_the_direction(name):
-    task = skills.make_task(SCENE, "push", 0, name)
+    task = skill_words.make_task(SCENE, "push", 0, name)
     forward = np.array((*DIRECTIONS[name], 0.0))
     side = forward[[1, 0, 2]]
     begin = np.array(REST[0])
@@ -117,7 +118,7 @@ def test_push_needs_four_centimetres_in_the_direction(name):
 
 
 def test_place_needs_a_released_object_on_the_decal():
-    task = skills.make_task(SCENE, "place", 0, 0)
+    task = skill_words.make_task(SCENE, "place", 0, 0)
     assert judge(task, ((-0.1, 0.055, CUBE_Z), REST[1]))
     assert not judge(task, ((-0.1, 0.045, CUBE_Z), REST[1]))
     assert not judge(task, ((-0.1, 0.055, CUBE_Z), REST[1]), xyz=(-0.1, 0.055, 0.015), closed=-0.2)
@@ -125,7 +126,7 @@ def test_place_needs_a_released_object_on_the_decal():
 
 def test_words():
     def words(*args):
-        task = skills.make_task(SCENE, *args)
+        task = skill_words.make_task(SCENE, *args)
         return task.instruction, task.plan
 
     assert words("reach", 0) == ("reach the red cube", "reach red cube")
@@ -134,8 +135,8 @@ def test_words():
     assert words("push", 0, "left") == ("push the red cube to the left", "push red cube left")
     assert words("place", 0, 0) == ("put the red cube on the heart sign", "place red cube on heart sign")
     assert words("place", 0, 1) == ("put the red cube on Ada", "place red cube on Ada")
-    said = {skills.make_task(SCENE, "pick", 0, None, phrasing).instruction for phrasing in range(8)}
-    assert said == set(skills.instructions(SCENE, "pick", 0, None))
+    said = {skill_words.make_task(SCENE, "pick", 0, None, phrasing).instruction for phrasing in range(8)}
+    assert said == set(skill_words.instructions(SCENE, "pick", 0, None))
 
 
 def test_feasible_refuses_what_the_expert_cannot_do():
@@ -144,15 +145,15 @@ def test_feasible_refuses_what_the_expert_cannot_do():
 
     red = SCENE.objects[0]
     neighbour = SceneObject("blue", "ball", "large", 0.065, 0.0)
-    pick = skills.make_task(SCENE, "pick", 0)
+    pick = skill_words.make_task(SCENE, "pick", 0)
     assert skills.feasible(scene_with(red, dataclasses.replace(neighbour, x=0.1)), pick)
     assert not skills.feasible(scene_with(red, neighbour), pick)  # in a finger's way
     assert not skills.feasible(dataclasses.replace(SCENE, gripper=None), pick)
-    push = skills.make_task(SCENE, "push", 0, "right")
+    push = skill_words.make_task(SCENE, "push", 0, "right")
     assert skills.feasible(SCENE, push)
     assert not skills.feasible(scene_with(red, neighbour), push)
     assert not skills.feasible(scene_with(dataclasses.replace(red, x=0.09), SCENE.objects[1]), push)
     on_heart = dataclasses.replace(neighbour, x=-0.1, y=0.08)
-    assert not skills.feasible(scene_with(red, on_heart), skills.make_task(SCENE, "place", 0, 0))
+    assert not skills.feasible(scene_with(red, on_heart), skill_words.make_task(SCENE, "place", 0, 0))
     near = scene_with(red, dataclasses.replace(neighbour, x=0.0, y=0.07))
-    assert not skills.feasible(near, skills.make_task(near, "move_near", 0, 1))
+    assert not skills.feasible(near, skill_words.make_task(near, "move_near", 0, 1))

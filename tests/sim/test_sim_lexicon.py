@@ -2,10 +2,11 @@
 
 import pytest
 
-from rt2_jax.sim import catalog, lexicon
-from rt2_jax.sim.describe import foreign_instruction
-from rt2_jax.sim.sampling import ALL_DECALS, ALL_PAIRS
-from rt2_jax.sim.scene import Decal, Scene, SceneObject
+from rt2_jax.sim.language import lexicon
+from rt2_jax.sim.language.describe import foreign_instruction
+from rt2_jax.sim.world import catalog
+from rt2_jax.sim.world.sampling import ALL_DECALS, ALL_PAIRS
+from rt2_jax.sim.world.scene import Decal, Scene, SceneObject
 
 
 def _thing(color, shape):

@@ -5,12 +5,12 @@ import re
 import numpy as np
 import pytest
 
-from rt2_jax.sim import describe, web
-from rt2_jax.sim.catalog import SKILLS
-from rt2_jax.sim.plans import grounded_plan
-from rt2_jax.sim.questions import View
-from rt2_jax.sim.splits import sample_task
-from rt2_jax.sim.world import World
+from rt2_jax.sim.language import describe, web
+from rt2_jax.sim.language.questions import View
+from rt2_jax.sim.tasks.plans import grounded_plan
+from rt2_jax.sim.tasks.splits import sample_task
+from rt2_jax.sim.world.catalog import SKILLS
+from rt2_jax.sim.world.world import World
 
 
 @pytest.fixture(scope="module")

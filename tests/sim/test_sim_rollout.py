@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from rt2_jax.errors import UserError
-from rt2_jax.sim.env import ACTION_HIGH, ACTION_LOW
-from rt2_jax.sim.rollout import Disturbance, record_episode
-from rt2_jax.sim.splits import sample_task
-from rt2_jax.sim.world import World
+from rt2_jax.sim.tasks.env import ACTION_HIGH, ACTION_LOW
+from rt2_jax.sim.tasks.rollout import Disturbance, record_episode
+from rt2_jax.sim.tasks.splits import sample_task
+from rt2_jax.sim.world.world import World
 
 SCENE, TASK = sample_task("train", "pick", 7)
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rt2_jax.sim import catalog, sampling
-from rt2_jax.sim.sampling import DecalKind, ObjectKind
+from rt2_jax.sim.world import catalog, sampling
+from rt2_jax.sim.world.sampling import DecalKind, ObjectKind
 
 seeds = st.integers(0, 2**31)
 

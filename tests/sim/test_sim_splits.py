@@ -7,11 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rt2_jax.errors import UserError
-from rt2_jax.sim import catalog, skills, splits
-from rt2_jax.sim.contract import text_items
-from rt2_jax.sim.sampling import ROBOT_PAIRS
-from rt2_jax.sim.scene import Environment
-from rt2_jax.sim.splits import SPLITS, robot_task, sample_task
+from rt2_jax.sim.language import skill_words
+from rt2_jax.sim.tasks import skills, splits
+from rt2_jax.sim.tasks.contract import text_items
+from rt2_jax.sim.tasks.splits import SPLITS, robot_task, sample_task
+from rt2_jax.sim.world import catalog
+from rt2_jax.sim.world.sampling import ROBOT_PAIRS
+from rt2_jax.sim.world.scene import Environment
 
 PAIRS = [(name, skill) for name, split in SPLITS.items() for skill in split.skills]
 
@@ -24,7 +26,7 @@ def test_tasks_are_feasible_and_deterministic(name, skill):
         assert task.skill == skill and len(scene.objects) >= 4
         assert skills.feasible(scene, task) and splits.is_feasible(scene, task)
         assert next(splits.alternatives(scene, task), None) is not None
-        assert task.plan == skills.plan(scene, skill, task.target, task.reference)
+        assert task.plan == skill_words.plan(scene, skill, task.target, task.reference)
 
 
 @settings(max_examples=60, deadline=None)

@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from rt2_jax.sim import web
-from rt2_jax.sim.lexicon import GRIPPER
-from rt2_jax.sim.sampling import wide_scene
-from rt2_jax.sim.scene import GripperPose, Scene, SceneObject
-from rt2_jax.sim.world import World
+from rt2_jax.sim.language import web
+from rt2_jax.sim.language.lexicon import GRIPPER
+from rt2_jax.sim.world.sampling import wide_scene
+from rt2_jax.sim.world.scene import GripperPose, Scene, SceneObject
+from rt2_jax.sim.world.world import World
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rt2_jax.data import build
+from rt2_jax.datasets.tabletop import build
 from rt2_jax.errors import UserError
-from rt2_jax.sim import assets, catalog, gl, render
-from rt2_jax.sim.render import make_camera
-from rt2_jax.sim.scene import Decal, Environment, GripperPose, Scene, SceneObject
-from rt2_jax.sim.world import REACH_HIGH, REACH_LOW, World, rotation_matrix, rotation_rpy
+from rt2_jax.sim.world import assets, catalog, gl, render
+from rt2_jax.sim.world.render import make_camera
+from rt2_jax.sim.world.scene import Decal, Environment, GripperPose, Scene, SceneObject
+from rt2_jax.sim.world.world import REACH_HIGH, REACH_LOW, World, rotation_matrix, rotation_rpy
 
 RED_BALL = SceneObject("red", "ball", "large", 0.08, -0.05)
 BLUE_CUBE = SceneObject("blue", "cube", "large", -0.07, 0.06)
@@ -225,7 +225,7 @@ class Other:
 
 other = Other()
 weakref.finalize(other, int)
-from rt2_jax.sim.env import TabletopEnv
+from rt2_jax.sim.tasks.env import TabletopEnv
 
 first, second = TabletopEnv(image_size=16), TabletopEnv(image_size=24)
 for env in (first, second):

@@ -10,14 +10,14 @@ import pytest
 
 from rt2_jax.actions.bins import ActionBins
 from rt2_jax.actions.card import load_card
+from rt2_jax.bundle.spec import BUNDLE_FORMAT, bundle_meta, model_hash
+from rt2_jax.bundle.store import BUNDLE_KIND, load_bundle, open_folder, save_bundle, still_there
 from rt2_jax.errors import UserError
 from rt2_jax.files.manifest import read_manifest
 from rt2_jax.files.writing import seal
 from rt2_jax.models.backbone import make_backbone
 from rt2_jax.tokens.adapt import adapt_vocabulary
 from rt2_jax.tokens.vocabulary import Vocabulary
-from rt2_jax.train.bundle import BUNDLE_KIND, load_bundle, open_folder, save_bundle, still_there
-from rt2_jax.train.bundle_meta import BUNDLE_FORMAT, bundle_meta, model_hash
 from rt2_jax.train.config import make_config
 from rt2_jax.train.resolve import model_config
 

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 import pytest
 
+from rt2_jax.bundle.steps import complete_steps, read_progress, whole_steps, why_damaged, why_incomplete
 from rt2_jax.errors import UserError
 from rt2_jax.files.disk import raise_if_disk_full
 from rt2_jax.files.manifest import read_manifest
@@ -21,7 +22,6 @@ from rt2_jax.models.sizes import SIZES
 from rt2_jax.train import checkpoint
 from rt2_jax.train.checkpoint import Checkpoints, Progress
 from rt2_jax.train.state import TrainState
-from rt2_jax.train.steps import complete_steps, read_progress, whole_steps, why_damaged, why_incomplete
 
 # Where data do not decode Orbax drops its other reads on the floor, which Python reports when it collects them.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -123,7 +123,7 @@ def test_a_damaged_step_is_passed_over_and_its_number_is_free_again(run_dir, wha
     DAMAGE[what](run_dir / "checkpoints" / "6")
     assert_is(restore(run_dir), 4)
     # One line, and nothing from Orbax or tensorstore, which never see the step.
-    said = [record.getMessage() for record in caplog.records if record.name == "rt2_jax.train.steps"]
+    said = [record.getMessage() for record in caplog.records if record.name == "rt2_jax.bundle.steps"]
     assert len(said) == 1 and said[0].startswith("checkpoint step 6 is passed over: ")
     assert capfd.readouterr().err == ""
     assert (run_dir / "checkpoints" / "damaged_6_0").is_dir()

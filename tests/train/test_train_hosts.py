@@ -9,13 +9,13 @@ import sys
 
 import pytest
 
+from rt2_jax.bundle.steps import whole_steps
 from rt2_jax.errors import UserError
 from rt2_jax.train.config import make_config
 from rt2_jax.train.folder import RunFolder
 from rt2_jax.train.hosts import join_hosts
 from rt2_jax.train.loop import train
 from rt2_jax.train.metrics import read_metrics
-from rt2_jax.train.steps import whole_steps
 
 
 def free_port():

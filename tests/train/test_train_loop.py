@@ -9,9 +9,9 @@ import jax
 import numpy as np
 import pytest
 
+from rt2_jax.bundle.store import load_bundle
 from rt2_jax.errors import UserError
 from rt2_jax.train import loop
-from rt2_jax.train.bundle import load_bundle
 from rt2_jax.train.config import make_config
 from rt2_jax.train.loop import train
 from rt2_jax.train.metrics import MetricsLog, read_metrics

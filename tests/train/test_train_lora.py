@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rt2_jax.bundle.store import load_bundle
 from rt2_jax.cli import main
 from rt2_jax.errors import UserError
 from rt2_jax.models.backbone import make_backbone
 from rt2_jax.parallel.mesh import make_mesh
 from rt2_jax.parallel.rules import partitioned
 from rt2_jax.tokens.vocabulary import Vocabulary
-from rt2_jax.train.bundle import load_bundle
 from rt2_jax.train.config import OptimizerConfig, make_config
 from rt2_jax.train.loop import train
 from rt2_jax.train.metrics import read_metrics

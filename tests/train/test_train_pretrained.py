@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from rt2_jax.bundle.store import load_bundle
 from rt2_jax.convert.importer import import_weights
 from rt2_jax.errors import UserError
 from rt2_jax.models import ModelConfig, PrefixLmConfig, VitConfig
 from rt2_jax.tokens import Vocabulary
-from rt2_jax.train.bundle import load_bundle
 from rt2_jax.train.config import make_config
 from rt2_jax.train.loop import train
 from tests.convert.models import flat, native_folder, stored

@@ -7,15 +7,15 @@ import pytest
 
 from rt2_jax.actions.bins import ActionBins
 from rt2_jax.actions.card import load_card
+from rt2_jax.bundle.spec import bundle_meta
+from rt2_jax.bundle.steps import step_identity
 from rt2_jax.errors import UserError
 from rt2_jax.tokens.vocabulary import Vocabulary
-from rt2_jax.train.bundle_meta import bundle_meta
 from rt2_jax.train.config import make_config
 from rt2_jax.train.history import read_history, record_start
 from rt2_jax.train.loop import train
 from rt2_jax.train.resolve import model_config, task_weights
 from rt2_jax.train.resume import check_changes, check_meaning, find_changes, step_facts
-from rt2_jax.train.steps import step_identity
 
 
 def saved(fields):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from rt2_jax.train.steps import whole_steps
+from rt2_jax.bundle.steps import whole_steps
 
 # Runs `rt2 train`; `moment` patches one phase so that the process sends itself the signals there, and stays there
 # where `for_ever`, as in a compiler that takes hours.

@@ -6,11 +6,11 @@ import shutil
 import pytest
 from rich.console import Console
 
+from rt2_jax.bundle.store import load_bundle, save_bundle
 from rt2_jax.cli import main
 from rt2_jax.errors import UserError
 from rt2_jax.files.manifest import MANIFEST_NAME
 from rt2_jax.files.writing import seal, whole_folder
-from rt2_jax.train.bundle import load_bundle, save_bundle
 from rt2_jax.train.config import make_config
 from rt2_jax.train.loop import train
 from rt2_jax.train.verify import verify

@@ -1,0 +1,306 @@
+"""One folder that a robot can be served from: weights, vocabulary, bins, card and model config, every byte hashed.
+
+Layout: ``bundle.json``, ``vocabulary.model``, ``params/`` (Orbax), and ``manifest.json`` over all of them, whose
+identity is the bundle's. A run directory has the first two and holds its weights in ``checkpoints/<step>/params``, each
+step with a manifest of its own; `load_bundle` reads both.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import logging
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+
+from rt2_jax.actions.bins import ActionBins
+from rt2_jax.actions.card import DatasetCard, card_from_json
+from rt2_jax.bundle.params import restore_params, tree_bytes
+from rt2_jax.bundle.spec import (
+    BUNDLE_FILE,
+    BUNDLE_FORMAT,
+    FIRST_FORMAT,
+    VOCABULARY_FILE,
+    check_meta,
+    check_vocabulary,
+    read_meta,
+    same_meaning,
+    write_meta,
+)
+from rt2_jax.bundle.steps import CHECKPOINTS_DIR, COMMIT_FILE, PARAMS_DIR, listed_steps, read_progress, whole_steps
+from rt2_jax.errors import UserError
+from rt2_jax.files.disk import check_space, raise_if_disk_full
+from rt2_jax.files.manifest import find_damage, find_missing, make_manifest, read_manifest, told
+from rt2_jax.files.writing import whole_folder
+from rt2_jax.models.backbone import Backbone, make_backbone
+from rt2_jax.models.config import ModelConfig
+from rt2_jax.models.lora import merge_lora
+from rt2_jax.tokens.grammar import build_grammar
+from rt2_jax.tokens.vocabulary import Vocabulary
+
+BUNDLE_KIND = "bundle"
+PRETRAINED_KIND = "pretrained weights"
+DTYPES = ("float32", "bfloat16")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """A folder with weights, found to be whole.
+
+    Attributes:
+        path: the folder: a bundle, converted weights, or a run.
+        meta: the content of bundle.json; of a run, as it was when the step was saved.
+        params: the Orbax folder.
+        step: of a run, the newest whole one; None for a folder without steps.
+        identity: SHA-256 over every byte of the folder, of a run over the step's.
+    """
+
+    path: pathlib.Path
+    meta: dict[str, Any]
+    params: pathlib.Path
+    step: int | None
+    identity: str
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedBundle:
+    """A model ready for use.
+
+    Attributes:
+        backbone: pure functions of the parameters.
+        params: nested dict of float32 arrays.
+        vocabulary: what tokens mean.
+        bins, card: what actions mean; None for a model that was shown no robot, which answers in text.
+        meta: bundle.json: model, vocabulary, card, bins, grammar, prompt_len, target_len, image_size, step, ...
+        path: the folder it came from.
+        identity: see `Opened`.
+    """
+
+    backbone: Backbone
+    params: Any
+    vocabulary: Vocabulary
+    bins: ActionBins | None
+    card: DatasetCard | None
+    meta: dict[str, Any]
+    path: pathlib.Path
+    identity: str
+
+
+def save_bundle(
+    directory: str | pathlib.Path,
+    params: Any,
+    meta: Mapping[str, Any],
+    vocabulary: Vocabulary,
+    dtype: str = "float32",
+    *,
+    sources: Sequence[str | pathlib.Path] = (),
+    overwrite: bool = False,
+) -> str:
+    """Writes a bundle; an earlier one at `directory` is replaced once the new one is complete.
+
+    Args:
+        directory: the bundle's folder; see `files.writing.check_target` for what it may replace.
+        params: nested dict of arrays.
+        meta: of `bundle_meta`.
+        vocabulary: the one named in `meta`.
+        dtype: how weights are stored: float32, or bfloat16 at half the size (they load as float32 either way).
+        sources: folders that the weights come from, which must not be replaced.
+        overwrite: replace a folder that holds something else.
+
+    Returns:
+        The bundle's identity.
+
+    Raises:
+        UserError: an unknown dtype, a vocabulary other than the meta's, a folder that must not be replaced, or no space
+            left.
+    """
+    if dtype not in DTYPES:
+        raise UserError(f"bundle dtype {dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
+    check_vocabulary(meta, vocabulary.sha256, "the bundle's meta")
+    meta = {**meta, "format": BUNDLE_FORMAT}
+    check_meta(meta, BUNDLE_FILE)
+    directory = pathlib.Path(directory)
+    stored = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
+    identities: list[str] = []
+    try:
+        with whole_folder(
+            directory, BUNDLE_KIND, sources=sources, overwrite=overwrite, tell=identities.append
+        ) as partial:
+            check_space(directory.resolve(), tree_bytes(stored))
+            with ocp.StandardCheckpointer() as checkpointer:
+                checkpointer.save(partial / PARAMS_DIR, stored)
+            # Orbax writes the folder's path into it, which means nothing where the bundle is shipped to.
+            (partial / PARAMS_DIR / COMMIT_FILE).write_text("complete\n", encoding="utf-8")
+            write_meta(partial, meta, vocabulary)
+    except UserError:
+        raise
+    except Exception as error:
+        raise_if_disk_full(error, directory)
+        raise
+    return identities[0]
+
+
+def open_folder(directory: str | pathlib.Path, verify: bool = True) -> Opened:
+    """A bundle, converted weights, or the newest whole step of a run, with every byte held to its hash.
+
+    Args:
+        directory: the folder.
+        verify: False takes the files' bytes on trust; names and sizes are compared all the same.
+
+    Raises:
+        UserError: a missing or damaged file, or a bundle.json that is not what the run's step was saved with.
+    """
+    directory = pathlib.Path(directory)
+    meta = read_meta(directory)
+    manifest = read_manifest(directory)
+    if manifest is not None:
+        if manifest.kind not in (BUNDLE_KIND, PRETRAINED_KIND):
+            raise UserError(f"{directory} is sealed as {told(manifest)}; name a bundle or a run directory")
+        damage = find_damage(directory, manifest) if verify else find_missing(directory, manifest)
+        if damage:
+            raise UserError(f"{directory}: {damage}; copy or export it again")
+        return Opened(directory, meta, directory / PARAMS_DIR, None, manifest.identity)
+    if not (directory / CHECKPOINTS_DIR).is_dir():
+        return _open_unsealed(directory, meta)
+    steps: list[int] | None = None
+    # A run that saves meanwhile removes the steps that are looked at; then there are newer ones.
+    while steps != (steps := listed_steps(directory / CHECKPOINTS_DIR)):
+        for step in whole_steps(directory / CHECKPOINTS_DIR, verify):
+            with still_there(directory, step):
+                return _open_step(directory, meta, step)
+    raise UserError(f"{directory} holds no complete weights; train again, or name another directory")
+
+
+@contextlib.contextmanager
+def still_there(directory: pathlib.Path, step: int | None) -> Iterator[None]:
+    """Where reading a run's step fails since the run has removed it meanwhile, says so.
+
+    Raises:
+        UserError: the step has gone.
+    """
+    try:
+        yield
+    except Exception as error:
+        if step is None or (directory / CHECKPOINTS_DIR / str(step)).is_dir():
+            raise
+        raise UserError(
+            f"{directory}: the run that is saving there removed step {step} while it was read; run the same command "
+            "again, or keep more steps (config.keep)"
+        ) from error
+
+
+def _open_unsealed(directory: pathlib.Path, meta: dict[str, Any]) -> Opened:
+    """A bundle as the first releases wrote it."""
+    if meta["format"] != FIRST_FORMAT:
+        raise UserError(f"{directory}: manifest.json is missing, so it is not whole; copy or export it again")
+    if not (directory / PARAMS_DIR / COMMIT_FILE).is_file():
+        raise UserError(f"{directory} holds no complete weights; train or export again, or name another directory")
+    _log.warning(
+        "%s was written by an earlier release, without hashes, so its bytes are taken on trust; export it again",
+        directory,
+    )
+    return Opened(directory, meta, directory / PARAMS_DIR, None, make_manifest(directory, BUNDLE_KIND).identity)
+
+
+def _open_step(directory: pathlib.Path, meta: dict[str, Any], step: int) -> Opened:
+    folder = directory / CHECKPOINTS_DIR / str(step)
+    saved = read_progress(folder)["bundle"]
+    check_meta(saved, f"{folder}: its bundle")
+    differing = same_meaning(saved, meta)
+    if differing:
+        raise UserError(
+            f"{directory / BUNDLE_FILE}: {differing} is not what step {step} was saved with; put the file back, or go "
+            "on with the run, which writes it anew"
+        )
+    manifest = read_manifest(folder) or make_manifest(folder, BUNDLE_KIND)
+    return Opened(directory, {**saved, "step": step}, folder / PARAMS_DIR, step, manifest.identity)
+
+
+def load_bundle(directory: str | pathlib.Path, shardings: Any = None, verify: bool = True) -> LoadedBundle:
+    """Loads a bundle, converted weights with a vocabulary, or the newest whole step of a run directory.
+
+    Args:
+        directory: the folder.
+        shardings: tree of shardings like the parameters', for a model over several devices; None puts it on the
+            default device.
+        verify: see `open_folder`.
+
+    Raises:
+        UserError: a missing or damaged file, or a vocabulary, integers, grammar or parameter tree other than
+            bundle.json's.
+    """
+    opened = open_folder(directory, verify)
+    vocabulary, bins, card = read_meaning(opened)
+    backbone, params = load_model(opened, shardings)
+    return LoadedBundle(backbone, params, vocabulary, bins, card, opened.meta, opened.path, opened.identity)
+
+
+def read_meaning(opened: Opened) -> tuple[Vocabulary, ActionBins | None, DatasetCard | None]:
+    """What a folder's tokens and actions mean; bins and card are None where it was shown no robot.
+
+    Raises:
+        UserError: no vocabulary, or a vocabulary, integers or grammar other than bundle.json's.
+    """
+    directory, meta = opened.path, opened.meta
+    if meta["vocabulary"] is None:
+        raise UserError(f"{directory} has no vocabulary to read and write text with; convert it again with one")
+    path = directory / VOCABULARY_FILE
+    vocabulary = Vocabulary.load(path)
+    check_vocabulary(meta, vocabulary.sha256, str(path))
+    _check_integers(meta, vocabulary, directory)
+    if meta["card"] is None:
+        return vocabulary, None, None
+    card, bins = card_from_json(meta["card"]), ActionBins.from_json(meta["bins"])
+    grammar = build_grammar(vocabulary, bins.allowed).sha256
+    if grammar != meta["grammar"]["sha256"]:
+        raise UserError(
+            f"{directory}: grammar {grammar[:12]} is not the bundle's {meta['grammar']['sha256'][:12]}; "
+            "use the release that wrote it, or export the bundle anew"
+        )
+    return vocabulary, bins, card
+
+
+def load_model(opened: Opened, shardings: Any = None) -> tuple[Backbone, Any]:
+    """The model of a folder, and its parameters in float32; `shardings` as in `load_bundle`.
+
+    Raises:
+        UserError: other parameters than the model has.
+    """
+    backbone = make_backbone(ModelConfig.from_json(opened.meta["model"]))
+    shapes = jax.eval_shape(backbone.init, jax.random.key(0))
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    shardings = jax.tree.map(lambda _: place, shapes) if shardings is None else shardings
+    abstract = jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), shapes, shardings
+    )
+    with still_there(opened.path, opened.step):
+        return backbone, restore_params(opened.params, abstract)
+
+
+def merge_bundle(bundle: LoadedBundle) -> LoadedBundle:
+    """The bundle with its LoRA adapters added into the weights, and a model that has none.
+
+    Raises:
+        UserError: it has no adapters.
+    """
+    params, model = merge_lora(bundle.params, bundle.backbone.config)
+    meta = {**bundle.meta, "model": model.to_json()}
+    return dataclasses.replace(bundle, backbone=make_backbone(model), params=params, meta=meta)
+
+
+def _check_integers(meta: Mapping[str, Any], vocabulary: Vocabulary, directory: pathlib.Path) -> None:
+    found = vocabulary.integer_ids.tolist()
+    # Bundles of earlier releases do not have them.
+    saved = meta["vocabulary"].get("integer_ids", found)
+    for integer, (wanted, token) in enumerate(itertools.zip_longest(saved, found)):
+        if wanted != token:
+            raise UserError(
+                f"{directory}: the integer {integer} is token {wanted} in {BUNDLE_FILE}, {token} in its vocabulary; "
+                "use the release that wrote it, or export the bundle anew"
+            )

@@ -1,0 +1,1 @@
+"""The tabletop's two datasets: demonstrations and web images, from the simulator to TFDS folders and tasks."""

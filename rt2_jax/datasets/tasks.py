@@ -1,0 +1,202 @@
+"""seqio Tasks: one per dataset and use. An example is an encoded image, a prompt and a target.
+
+`register_robot_task` and `register_image_text_task` turn any TFDS folder into a task. docs/data.md shows how to add a
+dataset of your own.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import seqio
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from rt2_jax.actions import ActionBins, DatasetCard
+from rt2_jax.datasets.seqio_vocabulary import SeqioVocabulary
+from rt2_jax.datasets.tfds_folder import INFO_NAME
+from rt2_jax.datasets.tfds_reading import check_dataset, holds_dataset
+from rt2_jax.errors import UserError
+from rt2_jax.inputs import prompts
+from rt2_jax.tokens import Vocabulary, action_text
+
+# What the target of a robot task is: the action alone, or a plan in words and then the action.
+MODES = ("action", "plan")
+Tensors = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class ActionFeature(seqio.Feature):
+    """The feature ``targets`` of a task whose targets hold actions: it carries what their integers mean.
+
+    Preparing writes both into the split's index, and a run takes them from there, so that what was binned with one
+    card cannot be decoded with another. Tasks written by hand have one too, or none of their integers is an action.
+
+    Attributes:
+        card: the dataset's card.
+        bins: what cut the actions; of the card's space.
+    """
+
+    card: DatasetCard | None = None
+    bins: ActionBins | None = None
+
+
+def register_robot_task(
+    name: str,
+    folder: str | pathlib.Path,
+    card: DatasetCard,
+    steps: Callable[[Tensors], Tensors],
+    *,
+    mode: str = "action",
+    use_last_step: bool = False,
+    splits: Mapping[str, str] | None = None,
+    vocabulary: Vocabulary | None = None,
+) -> seqio.Task:
+    """Registers a task on an RLDS dataset: a frame and an instruction in, an action out. An old one is replaced.
+
+    Args:
+        name: the task's name.
+        folder: of the TFDS dataset, the one that holds ``dataset_info.json``.
+        card: bounds that its actions are binned with; it goes from here into prepared data, runs and bundles.
+        steps: a TensorFlow function from one episode, as TFDS gives it with encoded images (``episode["steps"]`` holds
+            tensors with T first), to a dict of ``image`` string[T] (encoded), ``action`` float32[T, 8] (physical, see
+            `arm_action`), ``instruction`` string[T] and, for mode "plan", ``plan`` string[T].
+        mode: "action" (prompt: RT-2's question) or "plan" (prompt: the instruction; target: plan, then action).
+        use_last_step: RLDS calls the action of an ``is_last`` step undefined, so that step is left out; True keeps it
+            for datasets that record a terminating action there (fractal20220817_data, the tabletop).
+        splits: task split -> TFDS split or slice, e.g. ``{"train": "train[:95%]"}``; None takes TFDS's own.
+        vocabulary: None is the shipped one.
+
+    Raises:
+        UserError: an unknown mode, or no dataset in `folder`.
+    """
+    if mode not in MODES:
+        raise UserError(f"task {name}: mode {mode!r} is unknown; choose one of {', '.join(MODES)}")
+    bins = ActionBins(card.space)
+    vocabulary = vocabulary or Vocabulary.load()
+
+    def texts(actions: np.ndarray, instructions: np.ndarray, plans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        targets = [action_text(vocabulary, row) for row in bins.encode(actions)]
+        asked = [instruction.decode("utf-8") for instruction in instructions]
+        if mode == "action":
+            return _strings(map(prompts.robot_prompt, asked)), _strings(targets)
+        pairs = zip(plans, targets, strict=True)
+        planned = (prompts.plan_target(plan.decode("utf-8"), action) for plan, action in pairs)
+        return _strings(map(prompts.plan_prompt, asked)), _strings(planned)
+
+    def examples(episode: Tensors) -> tf.data.Dataset:
+        rows = _fields(name, steps, episode)
+        rows = rows if use_last_step else {key: value[:-1] for key, value in rows.items()}
+        plans = rows["plan"] if mode == "plan" else rows["instruction"]
+        asked, answered = tf.numpy_function(
+            texts, [rows["action"], rows["instruction"], plans], (tf.string, tf.string), stateful=False
+        )
+        return _slices(rows["image"], asked, answered)
+
+    return _add_task(name, folder, {"steps": tfds.decode.SkipDecoding()}, examples, splits, vocabulary, card, bins)
+
+
+def register_image_text_task(
+    name: str,
+    folder: str | pathlib.Path,
+    annotations: Callable[[Tensors], Tensors],
+    prompt: Callable[[Mapping[str, str]], str],
+    *,
+    max_per_image: int | None = None,
+    splits: Mapping[str, str] | None = None,
+    vocabulary: Vocabulary | None = None,
+) -> seqio.Task:
+    """Registers a task on an image-text dataset: K annotations of an image become K examples. An old one is replaced.
+
+    Args:
+        name: the task's name.
+        folder: of the TFDS dataset, the one that holds ``dataset_info.json``; its image feature is named ``image``.
+        annotations: a TensorFlow function from one TFDS example, its image encoded, to a dict of ``image`` (a string
+            scalar, encoded), ``target`` string[K], and any further string[K] that `prompt` wants.
+        prompt: a Python function from one annotation's fields, as text, to the prompt; see `rt2_jax.inputs.prompts`.
+        max_per_image: keep at most so many annotations of an image, the first ones.
+        splits, vocabulary: as in `register_robot_task`.
+
+    Raises:
+        UserError: no dataset in `folder`.
+    """
+
+    def examples(example: Tensors) -> tf.data.Dataset:
+        rows = _fields(name, annotations, example)
+        image = rows.pop("image")
+        rows = {key: value[:max_per_image] for key, value in rows.items()}
+        keys = sorted(rows)
+
+        def asked(*columns: np.ndarray) -> np.ndarray:
+            texts = ([field.decode("utf-8") for field in row] for row in zip(*columns, strict=True))
+            return _strings(prompt(dict(zip(keys, row, strict=True))) for row in texts)
+
+        questions = tf.numpy_function(asked, [rows[key] for key in keys], tf.string, stateful=False)
+        return _slices(tf.fill(tf.shape(rows["target"]), image), questions, rows["target"])
+
+    return _add_task(name, folder, {"image": tfds.decode.SkipDecoding()}, examples, splits, vocabulary)
+
+
+def arm_action(action: Tensors) -> tf.Tensor:
+    """float32[T, 8] (`actions.ARM`) of RT-1's action fields, as fractal20220817_data and the tabletop record them."""
+    terminate = tf.cast(action["terminate_episode"][:, :1] == 1, tf.float32)
+    moves = [action[key] for key in ("world_vector", "rotation_delta", "gripper_closedness_action")]
+    return tf.concat([terminate, *moves], axis=1)
+
+
+def _add_task(
+    name: str,
+    folder: str | pathlib.Path,
+    decoders: Mapping[str, tfds.decode.SkipDecoding],
+    examples: Callable[[Tensors], tf.data.Dataset],
+    splits: Mapping[str, str] | None,
+    vocabulary: Vocabulary | None,
+    card: DatasetCard | None = None,
+    bins: ActionBins | None = None,
+) -> seqio.Task:
+    folder = pathlib.Path(folder)
+    if not holds_dataset(folder):
+        raise UserError(f"task {name}: no dataset in {folder} ({INFO_NAME} is missing); name a whole TFDS folder")
+    check_dataset(folder)
+    # seqio keeps builders by folder for ever: forget one whose files have been replaced since.
+    seqio.utils.LazyTfdsLoader._MEMOIZED_BUILDERS.pop((None, str(folder)), None)
+    words = SeqioVocabulary(vocabulary or Vocabulary.load())
+    # Nothing here branches on tensors; AutoGraph would spend seconds on finding that out.
+    examples = tf.autograph.experimental.do_not_convert(examples)
+    seqio.TaskRegistry.remove(name)
+    return seqio.TaskRegistry.add(
+        name,
+        source=seqio.TfdsDataSource(tfds_data_dir=str(folder), splits=splits, decoders=dict(decoders), read_only=True),
+        preprocessors=[
+            lambda dataset: dataset.flat_map(examples),
+            seqio.preprocessors.tokenize,
+            seqio.preprocessors.append_eos,
+        ],
+        output_features={
+            "image": seqio.Feature(seqio.PassThroughVocabulary(0), add_eos=False, rank=0, dtype=tf.string),
+            "inputs": seqio.Feature(words, add_eos=False),
+            "targets": ActionFeature(words, add_eos=True, card=card, bins=bins),
+        },
+    )
+
+
+def _fields(name: str, function: Callable[[Tensors], Tensors], example: Tensors) -> dict[str, Any]:
+    try:
+        return dict(function(example))
+    except KeyError as error:
+        raise UserError(
+            f"task {name}: its function asks for {error}, which is not among {', '.join(sorted(example))} or below "
+            "them; compare it with the dataset's features.json"
+        ) from error
+
+
+def _slices(image: tf.Tensor, inputs: tf.Tensor, targets: tf.Tensor) -> tf.data.Dataset:
+    columns = {"image": image, "inputs": inputs, "targets": targets}
+    return tf.data.Dataset.from_tensor_slices({key: tf.ensure_shape(value, [None]) for key, value in columns.items()})
+
+
+def _strings(texts: Any) -> np.ndarray:
+    """bytes objects in an array; without the dtype numpy would cut trailing zeros and TensorFlow refuse empty rows."""
+    return np.array([text.encode("utf-8") for text in texts], dtype=object)

@@ -1,1 +1,0 @@
-"""The constrained sampler and the policy built on it."""

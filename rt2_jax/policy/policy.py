@@ -1,0 +1,209 @@
+"""Frame and instruction in, physical action out: the one path that evaluation and serving share."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from rt2_jax.actions.bins import ActionBins
+from rt2_jax.errors import UserError
+from rt2_jax.inputs import prompts
+from rt2_jax.inputs.batch import prompt_tokens
+from rt2_jax.inputs.images import check_image, resize_image
+from rt2_jax.models.backbone import Backbone, Params
+from rt2_jax.policy.sampler import Sampler, Samples, make_sampler
+from rt2_jax.tokens.action_text import bins_of_tokens
+from rt2_jax.tokens.grammar import Grammar, build_grammar
+from rt2_jax.tokens.vocabulary import Vocabulary
+
+PROMPTS = {"action": prompts.robot_prompt, "plan": prompts.plan_prompt}
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyOutput:
+    """One action a row.
+
+    Attributes:
+        actions: float32[B, width], physical units (`ActionBins.decode`).
+        bins: int32[B, width].
+        text: what the model said: the action string, after its plan in plan mode.
+        logprob: float32[B], see `Samples.logprob`.
+    """
+
+    actions: np.ndarray
+    bins: np.ndarray
+    text: list[str]
+    logprob: np.ndarray
+
+
+class TextModel:
+    """A model that answers in text about images. Not safe to call from several threads at once.
+
+    Args:
+        backbone, params: the model and its weights, wherever they lie.
+        vocabulary, grammar: what it was trained with; `grammar` has a mode "text".
+        image_size: side in pixels of the model's frames; frames of another size are resized (`resize_image`).
+        prompt_len: tokens a prompt may have; padded to it.
+        temperature, top_k, top_p: see `make_sampler`; greedy by default.
+
+    Raises:
+        UserError: a grammar of another vocabulary.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        params: Params,
+        vocabulary: Vocabulary,
+        grammar: Grammar,
+        image_size: int,
+        prompt_len: int,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+    ):
+        if len(grammar.token_class) != vocabulary.size:
+            raise UserError(
+                f"the grammar is of {len(grammar.token_class)} tokens, the vocabulary of {vocabulary.size}; rebuild it"
+            )
+        self.backbone = backbone
+        self.params = params
+        self.vocabulary = vocabulary
+        self.grammar = grammar
+        self.image_size = image_size
+        self.prompt_len = prompt_len
+        self._sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        self._samplers: dict[tuple[str, int], Sampler] = {}
+
+    def answer(self, images: np.ndarray, texts: Sequence[str], max_len: int, rng: jax.Array | None = None) -> list[str]:
+        """Free text for each frame and prompt, as for captions and VQA: the whole vocabulary, at most `max_len` tokens.
+
+        Args:
+            images: uint8[B, H, W, 3] or uint8[B, N, H, W, 3].
+            texts: B prompts, word for word (see `rt2_jax.inputs.prompts`).
+            max_len: tokens, EOS included; each new value compiles anew.
+            rng: a key; needed only when the temperature is not 0.
+
+        Raises:
+            UserError: as `act`.
+            FloatingPointError: as `act`.
+        """
+        texts = _texts(texts)
+        for text in texts:
+            prompts.check_text("prompt", text)
+            if not text.strip():
+                raise UserError(f"prompt {text!r} is empty; give at least one word")
+        samples = self._sample(images, texts, "text", max_len, rng)
+        return [self.vocabulary.decode(row) for row in samples.tokens]
+
+    def _sample(self, images, texts, mode: str, max_len: int, rng: jax.Array | None) -> Samples:
+        """Samples as numpy arrays, padding rows left out."""
+        if rng is None and self._sampling["temperature"] != 0.0:
+            raise UserError("sampling at a temperature needs an rng; pass jax.random.key(seed)")
+        frames = self._frames(images, len(texts))
+        # Powers of two: few batch sizes, so the loop is compiled a few times, not once a size.
+        padded = 1 << (len(texts) - 1).bit_length()
+        rows = [*range(len(texts)), *[0] * (padded - len(texts))]
+        prompt = np.stack([prompt_tokens(self.vocabulary, text, self.prompt_len) for text in texts])
+        start = np.full(padded, self.grammar.end, np.int32)
+        start[: len(texts)] = self.grammar.start_state(mode)
+        key = jax.random.key(0) if rng is None else rng
+        samples = self._sampler(mode, max_len)(self.params, frames[rows], prompt[rows], start, key)
+        samples = jax.tree.map(lambda array: np.asarray(array)[: len(texts)], samples)
+        if np.isnan(samples.logprob).any():
+            row = int(np.flatnonzero(np.isnan(samples.logprob))[0])
+            raise FloatingPointError(f"the model's logits hold NaN in row {row}; its output is refused")
+        return samples
+
+    def _sampler(self, mode: str, max_len: int) -> Sampler:
+        # By mode too, because each checks `max_len` against its own least length.
+        key = (mode, max_len)
+        if key not in self._samplers:
+            self._samplers[key] = make_sampler(self.backbone, self.grammar, max_len, modes=(mode,), **self._sampling)
+        return self._samplers[key]
+
+    def _frames(self, images, count: int) -> np.ndarray:
+        """uint8[B, N, size, size, 3] of the caller's images."""
+        if not isinstance(images, np.ndarray) or images.ndim not in (4, 5):
+            shape = getattr(images, "shape", type(images).__name__)
+            raise UserError(f"images: {shape}, needs numpy uint8[B, H, W, 3] or uint8[B, N, H, W, 3]; add an axis")
+        if len(images) != count or not count:
+            raise UserError(f"{len(images)} images for {count} texts; give at least one, and one text each")
+        stacks = images[:, None] if images.ndim == 4 else images
+        wanted = self.backbone.config.num_images
+        if stacks.shape[1] != wanted:
+            raise UserError(f"images: {stacks.shape[1]} a row, the model takes {wanted}; stack [B, {wanted}, H, W, 3]")
+        check_image(stacks[0, 0], "images")
+        return np.stack([np.stack([resize_image(image, self.image_size) for image in stack]) for stack in stacks])
+
+
+class Policy(TextModel):
+    """A text model with everything that turns its tokens into actions.
+
+    Args:
+        bins: what it was trained with; the grammar is of its vocabulary and of these.
+        plan_len: the most tokens of a plan with its action, EOS included.
+        sampling: temperature, top_k and top_p; for these and the other arguments see `TextModel`.
+
+    Raises:
+        UserError: parts that do not belong together, or `plan_len` too small for an action.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        params: Params,
+        vocabulary: Vocabulary,
+        bins: ActionBins,
+        grammar: Grammar,
+        image_size: int,
+        prompt_len: int,
+        plan_len: int = 64,
+        **sampling: float,
+    ):
+        super().__init__(backbone, params, vocabulary, grammar, image_size, prompt_len, **sampling)
+        if build_grammar(vocabulary, bins.allowed).sha256 != grammar.sha256:
+            raise UserError("the grammar is not that of this vocabulary and these bins; build it from them")
+        self.bins = bins
+        self._max_len = {"action": grammar.min_len("action"), "plan": plan_len}
+        self._sampler("plan", plan_len)  # refuses a plan_len that holds no action now, not at the first frame
+
+    def act(
+        self,
+        images: np.ndarray,
+        instructions: Sequence[str],
+        mode: str = "action",
+        rng: jax.Array | None = None,
+    ) -> PolicyOutput:
+        """One action for each frame (or stack of N frames) and instruction.
+
+        Args:
+            images: uint8[B, H, W, 3] or uint8[B, N, H, W, 3].
+            instructions: B texts, e.g. ``"pick red cube"``.
+            mode: ``"action"``, or ``"plan"`` to state a plan before the action (chain of thought).
+            rng: a key; needed only when the temperature is not 0.
+
+        Raises:
+            UserError: another dtype or shape, a count that differs, an empty or too long instruction, an unknown mode.
+            FloatingPointError: the model's logits were not numbers, so that its actions mean nothing.
+        """
+        if mode not in PROMPTS:
+            raise UserError(f"mode {mode!r} is unknown; choose one of {', '.join(PROMPTS)}")
+        texts = [PROMPTS[mode](instruction) for instruction in _texts(instructions)]
+        samples = self._sample(images, texts, mode, self._max_len[mode], rng)
+        # The action stands just before EOS in both modes.
+        ends = samples.lengths[:, None] - 1 - self.bins.width + np.arange(self.bins.width)
+        bins = bins_of_tokens(self.vocabulary, np.take_along_axis(samples.tokens, ends, axis=1))
+        return PolicyOutput(
+            actions=self.bins.decode(bins),
+            bins=bins,
+            text=[self.vocabulary.decode(row) for row in samples.tokens],
+            logprob=samples.logprob,
+        )
+
+
+def _texts(texts: Sequence[str]) -> list[str]:
+    if isinstance(texts, str):
+        raise UserError(f"texts: the single text {texts!r}; give a list with one for each image")
+    return list(texts)

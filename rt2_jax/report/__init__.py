@@ -1,0 +1,1 @@
+"""The pages, plots and tables that people read: report.json, report.html and the terminal's."""

@@ -1,0 +1,151 @@
+"""``rt2 eval``: one checkpoint, closed loop and held-out data, report.json and report.html."""
+
+import datetime
+import pathlib
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+from rich.console import Console
+
+from rt2_jax.bundle.store import LoadedBundle, load_bundle, open_folder
+from rt2_jax.errors import UserError
+from rt2_jax.evaluate.results import CONTROLS, ClosedLoopResult
+from rt2_jax.evaluate.run import (
+    SPLIT,
+    check_reads,
+    closed_loop_jobs,
+    held_out_tasks,
+    run_closed_loop,
+    run_offline,
+)
+from rt2_jax.files.places import check_file
+from rt2_jax.policy.load import ANSWER_LEN, PROMPT_LEN, make_policy, make_text_model
+from rt2_jax.report import terminal
+from rt2_jax.report.background import training_curves
+from rt2_jax.report.document import Checkpoint, Provenance, build_report, describe_machine, installed_versions
+from rt2_jax.report.report import REPORT_HTML, REPORT_JSON, write_report
+from rt2_jax.train.metrics import METRICS_FILE, read_metrics
+
+if TYPE_CHECKING:  # the simulator is an extra
+    pass
+
+
+def describe_checkpoint(bundle: LoadedBundle) -> Checkpoint:
+    """What the report says of a checkpoint."""
+    return Checkpoint(
+        path=str(bundle.path),
+        sha256=bundle.identity,
+        model=str(bundle.meta["model"]["name"]),
+        parameters=sum(int(leaf.size) for leaf in jax.tree.leaves(bundle.params)),
+        step=bundle.meta["step"],
+    )
+
+
+def evaluate(
+    checkpoint: str | pathlib.Path,
+    out_dir: str | pathlib.Path,
+    data_dir: str | pathlib.Path | None = None,
+    *,
+    reference: str | pathlib.Path | None = None,
+    splits: Sequence[str] | None = None,
+    skills: Sequence[str] | None = None,
+    tasks: Sequence[str] | None = None,
+    episodes: int = 20,
+    examples: int = 256,
+    seed: int = 0,
+    controls: Sequence[str] = CONTROLS,
+    mode: str = "action",
+    verify: bool = True,
+    title: str | None = None,
+    command: str | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Evaluates a checkpoint and writes report.json and report.html; the last line printed names both.
+
+    Args:
+      checkpoint: a bundle or a run's workdir; a run's metrics.jsonl becomes the page's training curves.
+      out_dir: where the two files go.
+      data_dir: holds prepared data; None leaves out what needs it.
+      reference: a checkpoint whose web skills stand beside this one's, e.g. the one before robot data.
+      splits: of `sim.splits.SPLITS`; None is all but the training split.
+      skills: keeps only these; None keeps all.
+      tasks: prepared tasks whose held-out examples are scored; None is all.
+      episodes: for each skill of each split; 0 leaves the closed loop out.
+      examples: held-out examples of each prepared task, at most.
+      seed: of the first episode.
+      controls: run beside the policy on the seen and the emergent splits; () runs none.
+      mode: "action", or "plan" to have the policy state a plan before each action.
+      verify: hold every byte of the checkpoints to its hash.
+      title: of the page; the checkpoint's folder's name by default.
+      command: what the report says it was made by; this process's command line by default.
+      progress: show progress bars on standard error.
+
+    Returns:
+      The report, as in report.json.
+
+    Raises:
+      UserError: something named does not exist or does not fit, or there is nothing to evaluate.
+    """
+    began = time.perf_counter()
+    if episodes < 0 or examples < 1:
+        raise UserError(f"episodes is {episodes} and examples {examples}; give 0 or more and 1 or more")
+    if not episodes and data_dir is None:
+        raise UserError("nothing to evaluate: episodes is 0 and there is no data; give one of the two")
+    if reference is not None and data_dir is None:
+        raise UserError("a reference is compared on prepared data, and there is none; give --data as well")
+    if tasks and data_dir is None:
+        raise UserError(f"the tasks {', '.join(tasks)} are prepared data, and there is none; give --data as well")
+    if not episodes and (splits or skills):
+        chosen = ", ".join([*(splits or ()), *(skills or ())])
+        raise UserError(f"{chosen} would be driven in episodes, and their number is 0; give episodes, or leave it out")
+    data = None if data_dir is None else pathlib.Path(data_dir)
+    # What is asked for is checked here; the work starts below.
+    held_out = held_out_tasks(data, tasks) if data else []
+    jobs = closed_loop_jobs(splits, skills, episodes, seed, controls) if episodes else []
+    for folder in (checkpoint, *([] if reference is None else [reference])):
+        check_reads(pathlib.Path(folder), data, held_out)
+    if reference is not None:
+        open_folder(reference, verify)
+    for name in (REPORT_JSON, REPORT_HTML):
+        check_file(pathlib.Path(out_dir) / name)
+    bundle = load_bundle(checkpoint, verify=verify)
+    described = describe_checkpoint(bundle)
+    if jobs or bundle.bins:
+        model = make_policy(bundle)
+    else:
+        model = make_text_model(bundle, bundle.meta.get("prompt_len") or PROMPT_LEN)
+    max_len = bundle.meta.get("target_len") or ANSWER_LEN
+    runs: list[ClosedLoopResult] = []
+    scores, web, before = None, [], None
+    if data:
+        scores, web = run_offline(model, data, held_out, examples, max_len, progress)
+    if jobs:
+        runs = [run_closed_loop(model, jobs, mode, progress)]
+    if reference is not None:
+        old = load_bundle(reference, verify=False)  # verified above
+        old_model = make_text_model(old, old.meta.get("prompt_len") or PROMPT_LEN)
+        old_len = old.meta.get("target_len") or ANSWER_LEN
+        _, old_web = run_offline(old_model, data, held_out, examples, old_len, progress, actions=False)
+        before = (describe_checkpoint(old), old_web)
+    provenance = Provenance(
+        title=title or pathlib.Path(checkpoint).resolve().name,
+        created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        command=command or shlex.join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]),
+        wall_seconds=time.perf_counter() - began,
+        checkpoint=described,
+        data_path=None if data_dir is None else str(data_dir),
+        data_split=SPLIT,
+        machine=describe_machine(jax.default_backend(), [device.device_kind for device in jax.devices()]),
+        versions=installed_versions(),
+    )
+    report = build_report(provenance, runs, scores, web, before)
+    films = [film for run in runs for film in run.films]
+    curves = training_curves(read_metrics(pathlib.Path(checkpoint) / METRICS_FILE))
+    json_path, html_path = write_report(pathlib.Path(out_dir), report, films, curves)
+    terminal.print_report(report, Console())
+    print(f"report: {json_path} {html_path}")
+    return report

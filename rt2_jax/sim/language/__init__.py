@@ -1,0 +1,1 @@
+"""What is said: names, instructions, questions, captions, in four languages."""

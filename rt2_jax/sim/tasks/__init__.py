@@ -1,0 +1,1 @@
+"""What is done: skills and their success, experts, episodes, splits and controls."""

@@ -1,0 +1,1 @@
+"""What there is: things and their looks, the scene, its physics and its pictures."""
