@@ -16,7 +16,7 @@ help:  ## what this Makefile can do
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(READY): setup.py constraints.txt
-	@launch/make_venv.sh $(VENV) '.[dev]'
+	@launch/make_venv.sh $(VENV) -e '.[dev]'
 	@touch $@
 
 gl: $(READY)  ## the OpenGL libraries MuJoCo renders with: found, or installed when root, or named
@@ -36,11 +36,15 @@ lint: $(READY)  ## ruff and the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 
-test-core: $(CORE_VENV)/.ready  ## the core alone, in an environment without TensorFlow, trains one step
-	$(CORE_VENV)/bin/python tests/core/train_without_tensorflow.py
+test-core: $(CORE_VENV)/.ready  ## the wheel with the core alone, without TensorFlow and away from here, trains and acts
+	@rm -rf build
+	$(CORE_VENV)/bin/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	$(CORE_VENV)/bin/python -m pip install --quiet --no-deps --force-reinstall build/wheel/*.whl
+	cd /tmp && $(CURDIR)/$(CORE_VENV)/bin/python -I $(CURDIR)/tests/core/train_without_tensorflow.py
+	cd /tmp && $(CURDIR)/$(CORE_VENV)/bin/python -I $(CURDIR)/tests/core/act_from_wheel.py $(CURDIR)
 
 $(CORE_VENV)/.ready: setup.py constraints.txt
-	@launch/make_venv.sh $(CORE_VENV) '.'
+	@launch/make_venv.sh $(CORE_VENV) .
 	@touch $@
 
 clean:  ## remove the environments and the demo's output

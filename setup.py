@@ -56,7 +56,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["rt2_jax", "rt2_jax.*"]),
-    package_data={"rt2_jax.report": ["*.json", "*.css", "*.html", "*.js"]},
+    package_data={"rt2_jax": ["resources/*/*"], "rt2_jax.report": ["*.json", "*.css", "*.js"]},
     install_requires=CORE,
     extras_require={
         "convert": CONVERT,

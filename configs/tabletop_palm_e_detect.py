@@ -1,6 +1,7 @@
 """Stage 1 of the small PaLM-E: its prefix LM learns to read what the ViT of the shipped VLM sees.
 
-rt2 convert --size tiny_palm_e --model data/checkpoints/tabletop_vlm --vocabulary data/vocabularies/tabletop.model \\
+rt2 convert --size tiny_palm_e --model data/checkpoints/tabletop_vlm \\
+    --vocabulary rt2_jax/resources/vocabularies/tabletop.model \\
     --ignore '(encoder|decoder|logits)/.*' --new 'decoder/.*' --out runs/palm_e_start
 rt2 train --config configs/tabletop_palm_e_detect.py --workdir runs/palm_e_detect
 """

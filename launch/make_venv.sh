@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# make_venv.sh DIR REQUIREMENT: a virtual environment at DIR with the pinned packages and this project in it.
+# make_venv.sh DIR ARGUMENTS: a virtual environment at DIR, in which `pip install ARGUMENTS` takes the pinned versions.
 set -euo pipefail
-dir=$1 requirement=$2
+dir=$1
+shift
 python=""
 for name in python3 python3.13 python3.12 python3.11 python; do
   if command -v "$name" >/dev/null && "$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
@@ -15,4 +16,4 @@ if [ -z "$python" ]; then
 fi
 echo "setting up $dir with $($python --version) (some minutes the first time)"
 "$python" -m venv "$dir"
-"$dir/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e "$requirement" 2> >(grep -v '^WARNING: Location' >&2)
+"$dir/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt "$@" 2> >(grep -v '^WARNING: Location' >&2)

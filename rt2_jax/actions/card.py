@@ -16,7 +16,7 @@ from rt2_jax.files.writing import write_text
 from rt2_jax.typed import Count, build, check_fields, read_json, shown, shown_path
 
 CARD_FORMAT = 1
-CARD_DIR = pathlib.Path(__file__).resolve().parents[2] / "data" / "cards"
+CARD_DIR = pathlib.Path(__file__).resolve().parents[1] / "resources" / "cards"
 STATISTICS = ("mean", "std", "q01", "q99", "min", "max")
 # Of a dataset; what a JSON number holds exactly wherever it is read.
 Total = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -120,7 +120,7 @@ def card_from_json(fields: Mapping[str, Any], where: str = "card", path: str = "
 
 
 def load_card(name_or_path: str | pathlib.Path) -> DatasetCard:
-    """Reads a card: a path to a JSON file, or the name of one that ships in data/cards.
+    """Reads a card: a path to a JSON file, or the name of one that ships in rt2_jax/resources/cards.
 
     Raises:
         UserError: no such card, or not a card.

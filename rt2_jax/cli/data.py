@@ -75,7 +75,7 @@ def add_data(verbs) -> None:
         "model's integers 0 to 255 are used where each is one token; else --overwrite-by counts pieces on a text of\n"
         "yours, and the 256 rarest become the words <0> to <255> (PaLM-E's way). Text without them keeps its tokens.\n"
         "The file that is written is the whole vocabulary: name it in rt2 data prepare --vocabulary and in a config.\n"
-        "  rt2 data vocabulary --adapt gemma.model --overwrite-by text.txt --out data/vocabularies/gemma.model",
+        "  rt2 data vocabulary --adapt gemma.model --overwrite-by text.txt --out gemma_rt2.model",
     )  # fmt: skip
     vocabulary.add_argument("--out", type=path, required=True, help="the .model file to write")
     vocabulary.add_argument("--adapt", type=path, default=None, metavar="FILE.model", help="a public model's file")

@@ -14,7 +14,7 @@ import sentencepiece
 from rt2_jax.errors import UserError
 from rt2_jax.tokens.model_proto import Piece, not_a_model, parse_model, piece_types
 
-DEFAULT_VOCABULARY = pathlib.Path(__file__).resolve().parents[2] / "data" / "vocabularies" / "tabletop.model"
+DEFAULT_VOCABULARY = pathlib.Path(__file__).resolve().parents[1] / "resources" / "vocabularies" / "tabletop.model"
 NUM_INTEGERS = 256
 # Embedding tables are padded to a multiple of this, so that they shard and fill the accelerator's lanes.
 SIZE_MULTIPLE = 128

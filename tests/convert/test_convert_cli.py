@@ -45,7 +45,7 @@ def test_mistakes_end_in_one_line(folders, capsys):
 
 def test_converted_weights_answer_in_text_and_do_not_act(tmp_path, capsys):
     native_folder(tmp_path / "native", MODELS["paligemma"])
-    arguments = ["--vocabulary", "data/vocabularies/tabletop.model", "--set", "compute_dtype=float32"]
+    arguments = ["--vocabulary", "rt2_jax/resources/vocabularies/tabletop.model", "--set", "compute_dtype=float32"]
     assert main(["convert", "--model", str(tmp_path / "native"), "--out", str(tmp_path / "out"), *arguments]) == 0
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "frame.png")
     sample = ["sample", "--checkpoint", str(tmp_path / "out"), "--image", str(tmp_path / "frame.png")]

@@ -1,6 +1,6 @@
-"""Run by `make test-core` in an environment that holds the core's requirements alone: one training step, one action.
+"""Run by `make test-core` where the wheel and the core's requirements are all there is: one training step, one action.
 
-.venv-core/bin/python tests/core/train_without_tensorflow.py
+cd ELSEWHERE && .venv-core/bin/python -I CHECKOUT/tests/core/train_without_tensorflow.py
 """
 
 import importlib.util

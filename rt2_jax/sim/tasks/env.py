@@ -13,7 +13,7 @@ from rt2_jax.sim.world.scene import Scene, Task
 from rt2_jax.sim.world.world import World
 
 MAX_STEPS = 40
-# terminate; metres; radians; gripper. The action space's bounds, as in data/cards/tabletop.json.
+# terminate; metres; radians; gripper. The action space's bounds, as in rt2_jax/resources/cards/tabletop.json.
 ACTION_LOW = np.array((0, -0.04, -0.04, -0.04, -0.3, -0.3, -0.3, -1), np.float32)
 ACTION_HIGH = np.array((1, 0.04, 0.04, 0.04, 0.3, 0.3, 0.3, 1), np.float32)
 # What instructions are written with, in English and the other languages of the reasoning evaluation.
