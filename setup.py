@@ -23,7 +23,7 @@ CORE = [
     "rich>=13",
     "sentencepiece>=0.2.1,<0.3",
 ]
-# Defines, writes and prepares datasets (the only part that needs TensorFlow).
+# Defines and prepares datasets (the only part that needs TensorFlow); building the tabletop's takes [sim] as well.
 DATA = [
     "seqio>=0.0.20",
     "tensorflow>=2.20,<2.22",

@@ -129,7 +129,6 @@ def _data_inspect(arguments) -> None:
 
 def _data_vocabulary(arguments) -> None:
     from rt2_jax.files.places import check_file
-    from rt2_jax.sim.tasks.corpus import corpus
     from rt2_jax.tokens.adapt import adapt_vocabulary, read_corpus
     from rt2_jax.tokens.train_vocabulary import train_vocabulary
 
@@ -142,6 +141,8 @@ def _data_vocabulary(arguments) -> None:
     if arguments.adapt is None:
         if arguments.family or arguments.overwrite_by:
             raise UserError("--family and --overwrite-by change a public model's file; name it with --adapt")
+        from rt2_jax.sim.tasks.corpus import corpus  # of the [sim] extra, which adapting does not need
+
         vocabulary = train_vocabulary(corpus(), arguments.out)
     else:
         counted = read_corpus(arguments.overwrite_by) if arguments.overwrite_by else None

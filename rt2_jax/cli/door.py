@@ -172,6 +172,10 @@ def _users_fault(error: Exception) -> str | None:
         named = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
         reason = error.strerror or os.strerror(error.errno)
         return f"{named or 'the system'}: {reason}; {_FIXES.get(error.errno, 'choose another path')}"
+    if isinstance(error, ModuleNotFoundError):
+        name = (error.name or "").partition(".")[0]
+        extra = next((extra for extra, packages in _EXTRAS.items() if name in packages), None)
+        return extra and f"this needs {name}, which is not installed; pip install 'rt2_jax[{extra}]'"
     if isinstance(error, FloatingPointError):  # a model whose output means nothing
         return f"{error}; its weights are damaged or diverged: use another checkpoint"
     if isinstance(error, MemoryError):
@@ -188,6 +192,11 @@ _FIXES = {
     errno.EDQUOT: "free space, or choose another path",
     errno.EMFILE: "raise `ulimit -n`",
     errno.ENOENT: "name one that exists",
+}
+# Which extra of setup.py brings a package; `rt2 convert` and TensorBoard name theirs themselves.
+_EXTRAS = {
+    "data": ("seqio", "tensorflow", "tensorflow_datasets"),
+    "sim": ("gymnasium", "mujoco"),
 }
 
 

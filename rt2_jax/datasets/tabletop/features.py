@@ -1,17 +1,20 @@
 """The schemas of the two datasets: what a demonstration and a web image look like on disk. Imports TensorFlow."""
 
 import io
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from rt2_jax.datasets.arm import arm_fields
-from rt2_jax.datasets.tabletop.demonstrations import Demonstration, WebImage
+
+if TYPE_CHECKING:  # the simulator, which reading a dataset does not need
+    from rt2_jax.datasets.tabletop.demonstrations import Demonstration, WebImage
 
 ROBOT_NAME = "tabletop_robot"
 WEB_NAME = "tabletop_web"
 VERSION = "1.0.0"
+CARD_NAME = "card.json"
 
 
 def robot_features(image_size: int) -> tfds.features.FeaturesDict:
@@ -41,7 +44,7 @@ def robot_features(image_size: int) -> tfds.features.FeaturesDict:
     return tfds.features.FeaturesDict({"steps": tfds.features.Dataset(step), "episode_metadata": metadata})
 
 
-def robot_example(demonstration: Demonstration) -> dict[str, Any]:
+def robot_example(demonstration: "Demonstration") -> dict[str, Any]:
     """The episode as `robot_features` wants it.
 
     The last step (``is_last``) carries the terminating action, and that action is valid, as in fractal20220817_data;
@@ -76,7 +79,7 @@ def web_features(image_size: int) -> tfds.features.FeaturesDict:
     )
 
 
-def web_example(example: WebImage) -> dict[str, Any]:
+def web_example(example: "WebImage") -> dict[str, Any]:
     """The image as `web_features` wants it."""
     return {"image": io.BytesIO(example.image), "annotations": list(example.annotations), "scene": example.scene}
 

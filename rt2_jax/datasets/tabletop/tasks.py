@@ -10,7 +10,6 @@ from rt2_jax.actions import load_card
 from rt2_jax.data.mixtures import MIXTURES
 from rt2_jax.datasets.arm import arm_action
 from rt2_jax.datasets.tabletop import features
-from rt2_jax.datasets.tabletop.write import CARD_NAME
 from rt2_jax.datasets.tasks import MODES, Tensors, register_image_text_task, register_robot_task
 from rt2_jax.datasets.tfds_reading import check_dataset, holds_dataset
 from rt2_jax.errors import UserError
@@ -40,7 +39,7 @@ def register(data_dir: str | pathlib.Path, vocabulary: Vocabulary | None = None)
     names = []
     if holds_dataset(robot):
         check_dataset(robot)
-        card = load_card(robot / CARD_NAME)
+        card = load_card(robot / features.CARD_NAME)
         for mode in MODES:
             name = f"{features.ROBOT_NAME}_{mode}"
             register_robot_task(name, robot, card, tabletop_steps, mode=mode, use_last_step=True, vocabulary=vocabulary)

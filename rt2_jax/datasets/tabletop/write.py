@@ -22,7 +22,6 @@ from rt2_jax.errors import UserError
 from rt2_jax.files.writing import whole_file, write_error
 from rt2_jax.progress import progress_bar
 
-CARD_NAME = "card.json"
 FORMAT = 1
 # One validation example for so many training examples, on top of them.
 VALIDATION_RATIO = 20
@@ -148,7 +147,7 @@ def _write(
         ) from error
     if work.finished:
         return
-    cards = [CARD_NAME] if spec.name == rlds.ROBOT_NAME else []
+    cards = [rlds.CARD_NAME] if spec.name == rlds.ROBOT_NAME else []
     if cards:
         _write_card(spec)
     finish(spec, cards)
@@ -203,7 +202,7 @@ def _write_card(spec: FolderSpec) -> None:
         instructions=tuple(instructions)[:_EXAMPLE_INSTRUCTIONS],
     )
     try:
-        with whole_file(spec.folder / CARD_NAME) as partial:
+        with whole_file(spec.folder / rlds.CARD_NAME) as partial:
             save_card(card, partial)
     except OSError as error:
-        raise write_error(spec.folder / CARD_NAME, error) from error
+        raise write_error(spec.folder / rlds.CARD_NAME, error) from error
