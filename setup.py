@@ -21,6 +21,7 @@ CORE = [
     "pillow>=10.4",
     "protobuf>=5",
     "rich>=13",
+    "scipy>=1.13",
     "sentencepiece>=0.2.1,<0.3",
 ]
 # Defines and prepares datasets (the only part that needs TensorFlow); building the tabletop's takes [sim] as well.
@@ -34,8 +35,8 @@ DATA = [
 CONVERT = ["einops>=0.8", "safetensors>=0.5", "tensorstore>=0.1.70"]
 # Holds the models against code nobody here wrote. On the CPU, in float32.
 PARITY = ["torch==2.13.0", "transformers>=5.20,<6"]
-# `tensorboard = True` in a config: CLU writes the summaries, with TensorFlow.
-TENSORBOARD = ["clu>=0.0.12", "tensorboard>=2.20", "tensorflow>=2.20,<2.22"]
+# `tensorboard = True` in a config: tensorboardX writes the summaries, without TensorFlow; tensorboard shows them.
+TENSORBOARD = ["tensorboard>=2.20", "tensorboardX>=2.6.2"]
 # Later MuJoCo releases give other trajectories for the same seed, so the world's version is exact.
 SIM = ["mujoco==3.11.0", "gymnasium>=1.2"]
 DEV = [

@@ -1,17 +1,13 @@
 """Intervals for success rates."""
 
-import math
-import statistics
+from scipy.stats import binomtest
 
 
 def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """The Wilson score interval of a binomial proportion.
 
     With p = k / n and z the normal quantile of (1 + confidence) / 2, the interval is the set of true rates q with
-    ``|p - q| <= z * sqrt(q * (1 - q) / n)``, which solves to
-
-        (p + z^2 / 2n  +-  z * sqrt(p * (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
-
+    ``|p - q| <= z * sqrt(q * (1 - q) / n)``.
     E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927), 209-212.
     Unlike the normal approximation it stays inside [0, 1] and has a width at 0 and at n successes, where robot
     evaluations often land.
@@ -33,12 +29,5 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tu
         raise ValueError(f"confidence must lie strictly between 0 and 1, got {confidence}")
     if trials == 0:
         return 0.0, 1.0
-    z = statistics.NormalDist().inv_cdf((1.0 + confidence) / 2.0)
-    rate = successes / trials
-    scale = 1.0 + z * z / trials
-    centre = (rate + z * z / (2 * trials)) / scale
-    half = z * math.sqrt(rate * (1.0 - rate) / trials + z * z / (4.0 * trials * trials)) / scale
-    # At 0 and n successes the ends are exactly 0 and 1; rounding must not move them.
-    low = 0.0 if successes == 0 else max(0.0, centre - half)
-    high = 1.0 if successes == trials else min(1.0, centre + half)
-    return low, high
+    interval = binomtest(successes, trials).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)

@@ -155,7 +155,7 @@ class TrainConfig:
         log_every, eval_every, checkpoint_every: in steps; eval_every 0 never evaluates.
         eval_batches: validation batches of each task at an evaluation.
         keep: complete checkpoints kept.
-        tensorboard: also write TensorBoard summaries through CLU.
+        tensorboard: also write TensorBoard summaries (`tensorboard` extra).
         may_change: fields, beyond those that always may, whose change is accepted when a run goes on, e.g.
             ("optimizer.learning_rate",); of `CHANGEABLE`.
 

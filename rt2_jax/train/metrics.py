@@ -28,18 +28,18 @@ class MetricsLog:
         run_dir: holds metrics.jsonl and, with `tensorboard`, the summaries in ``tensorboard/``.
         step: the run goes on from here: lines of later steps, which will be written again, are dropped. A file with
             damaged lines is kept beside, as metrics.jsonl.damaged.
-        tensorboard: also write summaries through CLU.
+        tensorboard: also write summaries, through tensorboardX: no TensorFlow in a training process.
         enabled: False on all hosts but the first: nothing is written.
 
     Raises:
-        UserError: TensorBoard was asked for and its packages are not installed.
+        UserError: TensorBoard was asked for and tensorboardX is not installed.
     """
 
     def __init__(self, run_dir: pathlib.Path, step: int, tensorboard: bool = False, enabled: bool = True):
         self._file = self._writer = None
         if not enabled:
             return
-        self._writer = _summary_writer(run_dir / "tensorboard") if tensorboard else None
+        self._writer = _summary_writer(run_dir / "tensorboard", step) if tensorboard else None
         path = run_dir / METRICS_FILE
         kept = [line for line in _repaired(path) if line["step"] <= step]
         write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
@@ -51,7 +51,9 @@ class MetricsLog:
         if self._file:
             self._file.write((json.dumps({"step": step, "split": split, **metrics}) + "\n").encode())
         if self._writer:
-            self._writer.write_scalars(step, {f"{split}/{name}": value for name, value in metrics.items()})
+            for name, value in metrics.items():
+                self._writer.add_scalar(f"{split}/{name}", value, step)
+            self._writer.flush()
 
     def __enter__(self) -> "MetricsLog":
         return self
@@ -104,16 +106,17 @@ def _line(text: bytes) -> dict[str, Any] | None:
     return line if numbers else None
 
 
-def _summary_writer(directory: pathlib.Path) -> Any:
+def _summary_writer(directory: pathlib.Path, step: int) -> Any:
+    """TensorBoard drops what it has read of steps after `step`, as metrics.jsonl does."""
     try:
-        import tensorboard  # noqa: F401  (TensorFlow finds it missing at the first summary only)
-        from clu.metric_writers import SummaryWriter
+        from tensorboardX import SummaryWriter
     except ImportError as error:
         raise UserError(
             f"config: tensorboard is True, but {error.name or error} is not installed; "
             "pip install 'rt2_jax[tensorboard]', or set it to False"
         ) from error
-    return SummaryWriter(str(directory))
+    # Its file is named by the second: one that went on within it would write over the file before.
+    return SummaryWriter(str(directory), purge_step=step + 1 if step else None, filename_suffix=f".{step}")
 
 
 class ProgressBar:
