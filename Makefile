@@ -26,8 +26,7 @@ demo: $(READY) gl  ## build data, co-fine-tune from the shipped VLM, evaluate in
 	@PATH="$(CURDIR)/$(BIN):$$PATH" launch/demo.sh $(OUT)
 
 test: lint gl  ## lint, import contracts and the whole test suite
-	$(BIN)/python -m pytest tests/datasets tests/test_cli.py tests/test_cli_door.py
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/datasets --ignore tests/test_cli.py --ignore tests/test_cli_door.py
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-faults: $(READY) gl  ## every attack of the fault suite (45 minutes), with the table of docs/reliability.md
 	RT2_FAULTS=full $(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or not slow" tests/faults

@@ -13,21 +13,6 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("rt2")
 
-# Mesa's software OpenGL and TensorFlow crash when they meet in one process.
-TENSORFLOW = {"datasets", "test_cli.py"}
-RENDERING = {"sim", "evaluate", "report"}
-
-
-def pytest_collection_modifyitems(config, items):
-    """Refuses to run what needs TensorFlow and what renders in one process."""
-    here = pathlib.Path(__file__).parent
-    found = {item.path.relative_to(here).parts[0] for item in items if item.path.is_relative_to(here)}
-    if found & TENSORFLOW and found & RENDERING:
-        raise pytest.UsageError(
-            "tests/datasets and tests/test_cli.py load TensorFlow, tests/sim, tests/evaluate and tests/report OpenGL; "
-            "both crash in one process: run `make test`, which runs them apart, or name fewer folders"
-        )
-
 
 def _module(name):
     """A module beside this file; --import-mode=importlib puts no folder on the path."""
@@ -36,6 +21,12 @@ def _module(name):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def pytest_configure(config):
+    """TensorFlow and the renderer run in two processes, see `apart.py`."""
+    if plugin := _module("apart").plugin(config):
+        config.pluginmanager.register(plugin, "rt2-apart")
 
 
 @pytest.fixture(scope="session")
