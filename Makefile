@@ -10,7 +10,7 @@ CORE_VENV := .venv-core
 OUT ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint test-core test-faults gl clean
+.PHONY: help demo test lint docs test-core test-faults gl clean
 
 help:  ## what this Makefile can do
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,12 +31,13 @@ test: lint gl  ## lint, import contracts and the whole test suite
 test-faults: $(READY) gl  ## every attack of the fault suite (45 minutes), with the table of docs/reliability.md
 	RT2_FAULTS=full $(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or not slow" tests/faults
 
-lint: $(READY)  ## ruff and the import contracts
+lint: $(READY)  ## ruff, its format, and the import contracts
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
 test-core: $(CORE_VENV)/.ready  ## the wheel with the core alone, without TensorFlow and away from here, trains and acts
-	@rm -rf build
+	@rm -rf build/wheel build/lib build/bdist*
 	$(CORE_VENV)/bin/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
 	$(CORE_VENV)/bin/python -m pip install --quiet --no-deps --force-reinstall build/wheel/*.whl
 	cd /tmp && $(CURDIR)/$(CORE_VENV)/bin/python -I $(CURDIR)/tests/core/train_without_tensorflow.py
@@ -46,5 +47,9 @@ $(CORE_VENV)/.ready: setup.py constraints.txt
 	@launch/make_venv.sh $(CORE_VENV) .
 	@touch $@
 
-clean:  ## remove the environments and the demo's output
-	rm -rf $(VENV) $(CORE_VENV) runs
+docs: $(READY)  ## the site of the documentation in build/site, built strictly and without the network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+	@echo $(CURDIR)/build/site/index.html
+
+clean:  ## remove the environments, what was built, and the demo's output
+	rm -rf $(VENV) $(CORE_VENV) build runs

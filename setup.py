@@ -39,10 +39,13 @@ PARITY = ["torch==2.13.0", "transformers>=5.20,<6"]
 TENSORBOARD = ["tensorboard>=2.20", "tensorboardX>=2.6.2"]
 # Later MuJoCo releases give other trajectories for the same seed, so the world's version is exact.
 SIM = ["mujoco==3.11.0", "gymnasium>=1.2"]
+# The site of the documentation (make docs).
+DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
 DEV = [
     "hypothesis>=6.100",
     "import-linter>=2.1",
     "jsonschema>=4",
+    "pre-commit>=4",
     "pytest>=8",
     "pytest-xdist>=3.5",
     "ruff>=0.9",
@@ -67,7 +70,8 @@ setup(
         "tensorboard": TENSORBOARD,
         "tpu": ["jax[tpu]>=0.10,<0.11"],
         "cuda": ["jax[cuda12]>=0.10,<0.11"],
-        "dev": DEV + CONVERT + DATA + PARITY + SIM + TENSORBOARD,
+        "docs": DOCS,
+        "dev": DEV + CONVERT + DATA + DOCS + PARITY + SIM + TENSORBOARD,
     },
     entry_points={"console_scripts": ["rt2=rt2_jax.cli:entry"]},
 )

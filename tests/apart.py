@@ -1,8 +1,8 @@
-"""One `pytest` call, two processes: what loads TensorFlow runs in a process of its own, and its results come back here.
+"""One `pytest` call, two processes: what loads TensorFlow runs in a process of its own, and its results come back.
 
 Mesa's software OpenGL and TensorFlow crash when they meet in one process. Where a call names tests of both kinds (plain
 `pytest` does), this process leaves the files in `APART` alone, and starts a second pytest on them with the same options
-when its own tests are done. That one sends its reports through a pipe, and here they are shown and counted as any other.
+when its own tests are done. That one sends its reports through a pipe, and here they are shown and counted as any.
 """
 
 import json
