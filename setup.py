@@ -12,6 +12,7 @@ CORE = [
     "flax>=0.12,<0.13",
     "grain>=0.2.18,<0.3",
     "jax>=0.10,<0.11",
+    "jinja2>=3.1",
     "ml_collections>=1.1",
     "msgpack>=1.0",
     "msgspec>=0.19",
@@ -60,7 +61,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["rt2_jax", "rt2_jax.*"]),
-    package_data={"rt2_jax": ["resources/*/*"], "rt2_jax.report": ["*.json", "*.css", "*.js"]},
+    package_data={"rt2_jax": [f"**/*.{kind}" for kind in ("css", "html", "js", "json", "model", "typed")]},
     install_requires=CORE,
     extras_require={
         "convert": CONVERT,
