@@ -118,7 +118,8 @@ class Child:
     """In the second process: every event goes into the pipe."""
 
     def __init__(self, config, pipe):
-        self.config, self.pipe = config, open(pipe, "w", encoding="utf-8", buffering=1)
+        self.config = config
+        self.pipe = open(pipe, "w", encoding="utf-8", buffering=1)  # noqa: SIM115 (open for as long as tests run)
         os.set_inheritable(pipe, False)
 
     def send(self, kind, data):

@@ -121,9 +121,11 @@ def match(
             wrong.append(f"{path} {list(shape)} is in no source (draw it by naming it as new)")
     given = [path for weights in sources.values() for path in weights.shapes]
     for option, regexes, paths in (("ignore", ignored, given), ("new", drawn, shapes)):
-        for regex in regexes:
-            if not any(regex.fullmatch(path) for path in paths):
-                wrong.append(f"{option} {regex.pattern!r} names no parameter (take it out, or correct it)")
+        wrong += [
+            f"{option} {regex.pattern!r} names no parameter (take it out, or correct it)"
+            for regex in regexes
+            if not any(regex.fullmatch(path) for path in paths)
+        ]
     raise_all(wrong, f"model {config.name}")
     return origin
 

@@ -71,7 +71,7 @@ class SafetensorsSource:
         self.shapes, self.dtypes = {}, {}
         for file in self._shards():
             with self._opened(file) as opened:
-                for name in opened.keys():
+                for name in opened.keys():  # noqa: SIM118 (not a dictionary)
                     tensor = opened.get_slice(name)
                     self._files[name], self.shapes[name] = file, tuple(tensor.get_shape())
                     self.dtypes[name] = _SAFETENSORS_DTYPES.get(tensor.get_dtype())

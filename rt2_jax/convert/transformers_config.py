@@ -43,7 +43,7 @@ def gemma_config(text: PrefixLmConfig, vocab_size: int) -> dict[str, Any]:
         "parallel_block": text.parallel_block,
         "norm": text.norm != "rms",
         "scaled_inputs": not text.scaled_inputs,
-        "sliding_window": bool(text.sliding_window) != second or text.global_every != 2 and second,
+        "sliding_window": bool(text.sliding_window) != second or (text.global_every != 2 and second),
         "attention_softcap": bool(text.attention_softcap) and not second,
         "logits_softcap": bool(text.logits_softcap) and not second,
         "query_scale": bool(text.query_scale) and (not second or not math.isclose(scalar**-0.5, text.query_scale)),

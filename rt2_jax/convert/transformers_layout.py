@@ -101,8 +101,10 @@ def gemma_layout(text: PrefixLmConfig) -> Layout:
         Leaf("decoder/blocks/attention/value/kernel", f"{layer}.self_attn.v_proj.weight", "(k d) w -> w k d"),
         Leaf("decoder/blocks/attention/out/kernel", f"{layer}.self_attn.o_proj.weight", _HEADS_OUT),
     ]
-    for kernel in ("gate", "up", "down"):
-        leaves.append(Leaf(f"decoder/blocks/mlp/{kernel}/kernel", f"{layer}.mlp.{kernel}_proj.weight", _LINEAR))
+    leaves += [
+        Leaf(f"decoder/blocks/mlp/{kernel}/kernel", f"{layer}.mlp.{kernel}_proj.weight", _LINEAR)
+        for kernel in ("gate", "up", "down")
+    ]
     norms = {"norm_attention": "input_layernorm", "norm_mlp": "post_attention_layernorm"}
     if text.post_norms:
         norms = {

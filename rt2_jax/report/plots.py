@@ -1,6 +1,7 @@
 """The report's three kinds of plot: rates with whiskers, before and after, and curves. Data in, SVG out."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -192,7 +193,7 @@ def _spread(places: Sequence[float], gap: float, low: float, high: float) -> lis
     """The places moved as little as needed so that neighbours are `gap` apart; the order is kept."""
     order = sorted(range(len(places)), key=lambda index: places[index])
     moved = list(places)
-    for previous, index in zip(order, order[1:], strict=False):
+    for previous, index in itertools.pairwise(order):
         moved[index] = max(moved[index], moved[previous] + gap)
     over = max((moved[index] - high for index in order), default=0.0)
     if over > 0:

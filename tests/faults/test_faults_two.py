@@ -26,7 +26,7 @@ def test_two_writers_make_one_whole_result(verb, writer, start_rt2, tmp_path, sc
         codes = sorted(running.wait() for running in both)
         problem = None if codes in ([0, 0], [0, 2]) else f"exit codes {codes}"
         for running in both:
-            if running.process.returncode and not refused(running) or not quiet(running):
+            if (running.process.returncode and not refused(running)) or not quiet(running):
                 problem = running.errors[-3000:]
         problem = problem or one.result(root)
         tally("two at once", verb, problem is None)
@@ -63,7 +63,7 @@ def test_a_run_is_read_while_it_saves(reader, writer, workplace, start_rt2, run_
         running = start_rt2(*words)
         running.wait()
         tried += 1
-        whole = running.process.returncode == 0 and quiet(running) or refused(running)
+        whole = (running.process.returncode == 0 and quiet(running)) or refused(running)
         problem = None if whole else running.errors[-3000:]
         tally("read while it saves", f"run, by {reader}", whole)
     assert problem is None, problem

@@ -44,7 +44,7 @@ class Running:
     def __init__(self, command, logs, environment, largest=None):
         if largest is not None:
             command = [sys.executable, "-c", LIMITED, str(largest), *command]
-        self.log = tempfile.NamedTemporaryFile("w+", dir=logs, suffix=".err", delete=False)
+        self.log = tempfile.NamedTemporaryFile("w+", dir=logs, suffix=".err", delete=False)  # noqa: SIM115 (read later)
         self.process = subprocess.Popen(
             command,
             stdout=subprocess.DEVNULL,

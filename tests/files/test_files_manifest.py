@@ -1,5 +1,6 @@
 """A sealed folder shows every bit that changes, every file that goes, and every one that comes where readers look."""
 
+import itertools
 import json
 
 import pytest
@@ -120,4 +121,4 @@ def test_a_folder_that_was_never_sealed_has_no_manifest(tmp_path):
 def test_hosts_share_out_every_file_once(sealed, count):
     manifest = read_manifest(sealed)
     parts = shares(manifest, count)
-    assert len(parts) == count and sorted(sum(parts, [])) == sorted(manifest.files)
+    assert len(parts) == count and sorted(itertools.chain(*parts)) == sorted(manifest.files)

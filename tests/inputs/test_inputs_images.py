@@ -1,3 +1,4 @@
+import contextlib
 import io
 import struct
 import zlib
@@ -138,10 +139,8 @@ def test_damaged_bytes_are_an_image_or_one_line(kind, header, mutations):
     data=st.binary(max_size=200), start=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"RIFF"])
 )
 def test_any_bytes_are_an_image_or_one_line(data, start):
-    try:
+    with contextlib.suppress(UserError):
         decode_image(start + data)
-    except UserError:
-        pass
 
 
 def test_resize():

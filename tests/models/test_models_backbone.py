@@ -94,7 +94,7 @@ def test_step_by_step_decoding_equals_teacher_forcing(name):
 
 
 def test_logits_do_not_see_the_future(base):
-    backbone, params, logits = base
+    _, params, logits = base
     images, prompt, target = inputs(BASE)
     changed = target.copy()
     changed[:, 4] = (changed[:, 4] + 1) % VOCAB
@@ -104,7 +104,7 @@ def test_logits_do_not_see_the_future(base):
 
 
 def test_logits_see_pixels_and_prompt_but_not_padding(base):
-    backbone, params, logits = base
+    _, params, logits = base
     images, prompt, target = inputs(BASE)
     one = logits(params, images, prompt, target)
     assert jnp.abs(one - logits(params, 255 - images, prompt, target)).max() > 1e-3
@@ -237,7 +237,7 @@ def test_a_marked_prompt_moves_the_image_and_nothing_else():
 
 
 def test_a_prefix_sees_itself_whole_or_only_backwards():
-    images, prompt, target = inputs(PALM_E)
+    images, prompt, _ = inputs(PALM_E)
     changed = prompt.copy()
     changed[:, 2] = prompt[:, 2] % 100 + 1
     seen = {}

@@ -1,5 +1,7 @@
 """Runs side by side."""
 
+import io
+
 import pytest
 from rich.console import Console
 
@@ -10,7 +12,7 @@ from rt2_jax.report.terminal import comparison_table, summary_tables
 
 
 def printed(renderable):
-    console = Console(width=140, record=True, file=open("/dev/null", "w"))
+    console = Console(width=140, record=True, file=io.StringIO())
     console.print(renderable)
     return console.export_text()
 

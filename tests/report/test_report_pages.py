@@ -129,7 +129,7 @@ def test_written_files_read_back(tmp_path, report, fakes):
 
 
 def test_a_failed_write_leaves_the_old_report(tmp_path, report, monkeypatch):
-    json_path, html_path = reports.write_report(tmp_path, report)
+    _, html_path = reports.write_report(tmp_path, report)
     before = html_path.read_text(encoding="utf-8")
 
     def refuse(*_):

@@ -55,6 +55,6 @@ def test_a_plan_tells_how_high_the_gripper_is_and_not_how_far_the_thing_is(world
     for _ in range(3):
         places.append([int(number) for number in re.findall(r"\d+", grounded_plan(world, task))])
         world.step(np.array((0, 0, 0, 0.02, 0, 0, 0, -1.0)))
-    thing_x, thing_y, gripper_x, gripper_y = np.diff(places, axis=0).T
+    thing_x, thing_y, _, gripper_y = np.diff(places, axis=0).T
     assert (gripper_y <= -2).all()  # the gripper went up: in the frame, away from the spot under it
     assert (np.abs([thing_x, thing_y]) <= 1).all()  # which is as far from the thing as it was

@@ -85,7 +85,7 @@ def test_in_action_mode_one_wrong_token_is_refused(position, token):
     assert GRAMMAR.accepts(ids, "action") == valid
 
 
-@pytest.mark.parametrize("ids", [[], ACTION_IDS, ACTION_IDS[:7] + [EOS], [*ACTION_IDS, ACTION_IDS[0], EOS], [EOS]])
+@pytest.mark.parametrize("ids", [[], ACTION_IDS, [*ACTION_IDS[:7], EOS], [*ACTION_IDS, ACTION_IDS[0], EOS], [EOS]])
 def test_an_incomplete_or_overlong_action_is_refused(ids):
     assert not GRAMMAR.accepts(ids, "action")
     assert not GRAMMAR.accepts([*VOCABULARY.encode("Plan: x. Action:"), *ids], "plan")

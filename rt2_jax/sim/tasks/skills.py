@@ -97,7 +97,7 @@ def near_spot(scene: Scene, objects: np.ndarray, target: int, reference: int) ->
     distance = scene.objects[target].radius + scene.objects[reference].radius + NEAR_GAP
     in_front_fits = middle[1] > -0.085
     for side in (-1.0, 1.0) if in_front_fits else (1.0, -1.0):
-        spot = middle + (0.0, side * distance)
+        spot = middle + np.array((0.0, side * distance))
         inside = np.abs(spot).max() <= 0.165
         if inside and _spot_is_free(scene, objects, spot, scene.objects[target].radius, (target, reference)):
             return spot
