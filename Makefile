@@ -31,10 +31,11 @@ test: lint gl  ## lint, import contracts and the whole test suite
 test-faults: $(READY) gl  ## every attack of the fault suite (45 minutes), with the table of docs/reliability.md
 	RT2_FAULTS=full $(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or not slow" tests/faults
 
-lint: $(READY)  ## ruff, its format, and the import contracts
+lint: $(READY)  ## ruff, its format, the import contracts and the types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/basedpyright
 
 test-core: $(CORE_VENV)/.ready  ## the wheel with the core alone, without TensorFlow and away from here, trains and acts
 	@rm -rf build/wheel build/lib build/bdist*

@@ -43,6 +43,7 @@ SIM = ["mujoco==3.11.0", "gymnasium>=1.2"]
 # The site of the documentation (make docs).
 DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
 DEV = [
+    "basedpyright>=1.30",
     "hypothesis>=6.100",
     "import-linter>=2.1",
     "jsonschema>=4",

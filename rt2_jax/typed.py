@@ -17,14 +17,17 @@ import reprlib
 import stat
 import types
 import typing
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import msgspec
 
 from rt2_jax.errors import UserError
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 # What every accelerator's index type holds.
 INT_MAX = 2**31 - 1
@@ -181,7 +184,7 @@ def _convert(value: Any, hint: Any, where: str, path: str) -> Any:
     origin = typing.get_origin(base)
     if base is Any:
         return value
-    if dataclasses.is_dataclass(base):
+    if isinstance(base, type) and dataclasses.is_dataclass(base):
         return build(base, value, where, path)
     if origin in (typing.Union, types.UnionType):
         options = typing.get_args(base)
@@ -237,15 +240,16 @@ def _typed_dict(value: Mapping[Any, Any], base: Any, where: str, path: str) -> d
     return typed
 
 
-def _typed_tuple(value: Iterable[Any], base: Any, where: str, path: str) -> tuple[Any, ...]:
+def _typed_tuple(value: Sequence[Any], base: Any, where: str, path: str) -> tuple[Any, ...]:
     hints = typing.get_args(base)
     hints = (hints[0],) * len(value) if hints[-1] is Ellipsis else hints
     if len(value) != len(hints):
         raise _wrong_type(value, base, where, path)
     typed = tuple(_convert(*pair, where, f"{path}[{i}]") for i, pair in enumerate(zip(value, hints, strict=True)))
     # The very object where nothing changed: `check_fields` then has nothing to replace.
-    same = isinstance(value, tuple) and all(new is old for new, old in zip(typed, value, strict=True))
-    return value if same else typed
+    if isinstance(value, tuple) and all(new is old for new, old in zip(typed, value, strict=True)):
+        return value
+    return typed
 
 
 def _typed_leaf(value: Any, base: Any, where: str, path: str) -> Any:
@@ -298,7 +302,7 @@ def _wrong_type(value: Any, hint: Any, where: str, path: str) -> UserError:
 def _described(hint: Any) -> str:
     base, limits = _bare(hint)
     origin, arguments = typing.get_origin(base), typing.get_args(base)
-    if dataclasses.is_dataclass(base):
+    if isinstance(base, type) and dataclasses.is_dataclass(base):
         return f"a group of the fields of {base.__name__}"
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_described(option) for option in arguments)
@@ -338,15 +342,15 @@ def _hint(key: Any, known: Iterable[str], path: str) -> str:
 class _Short(reprlib.Repr):
     """Short whatever the value: a number of a million digits, a list that holds itself."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.maxlevel, self.maxstring, self.maxother = 3, _SHOWN, _SHOWN
 
-    def repr_int(self, value, level):
+    def repr_int(self, x: int, level: int) -> str:
         """Python refuses to write out integers of more than some thousands of digits."""
-        if value.bit_length() > 200:
-            return f"{'-' if value < 0 else ''}2**{value.bit_length() - 1} or more"
-        return repr(value)
+        if x.bit_length() > 200:
+            return f"{'-' if x < 0 else ''}2**{x.bit_length() - 1} or more"
+        return repr(x)
 
 
 _SHORT = _Short()

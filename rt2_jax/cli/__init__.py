@@ -5,6 +5,10 @@ that `entry` answers to Ctrl-C from its first moment, the imports of a verb incl
 """
 
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # `entry` answers to Ctrl-C before anything else is imported
+    import argparse
 
 # Exit codes: the shell's 128 + a signal's number, and sysexits' EX_SOFTWARE for a defect of ours.
 WRONG = 2
@@ -14,7 +18,7 @@ BROKEN_PIPE = 141
 TERMINATED = 143
 
 
-def main(argv=None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Runs one command line (a list of words; None: this process's own).
 
     Returns:
@@ -41,7 +45,7 @@ def entry() -> int:
         os._exit(INTERRUPTED)
 
 
-def build_parser():
+def build_parser() -> "argparse.ArgumentParser":
     """The whole command line as an ``argparse.ArgumentParser``, its help included."""
     from rt2_jax.cli.command_line import build_parser
 

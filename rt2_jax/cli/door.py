@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import errno
+import io
 import os
 import signal
 import sys
@@ -110,7 +111,7 @@ def entry() -> int:
     # numpy's C code prints what interrupts its import.
     sys.excepthook = lambda *error: interrupts.end() if interrupts.came else shown(*error)
     _say_notes_plainly()
-    if sys.stdout is not None:
+    if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 is no reason to fail
     try:
         code = main(None, interrupts)

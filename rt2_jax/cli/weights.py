@@ -1,7 +1,9 @@
 """rt2 convert, export, verify and sizes: weights in and out, and what models hold."""
 
+import argparse
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 from rt2_jax.cli.parsing import (
     MAX_JAX_SEED,
@@ -19,7 +21,7 @@ from rt2_jax.errors import UserError
 MAX_LENGTH = 1_000_000  # tokens; nobody counts longer texts, and all figures stay within 64 bits
 
 
-def add_convert(verbs) -> None:
+def add_convert(verbs: Any) -> None:
     convert = add_verb(
         verbs, "convert", _convert, "bring pretrained weights in",
         "Reads transformers folders (T5 1.1, mT5, umT5, UL2, SigLIP, SigLIP 2, Gemma 1 and 2, PaliGemma 1 and 2),\n"
@@ -60,7 +62,7 @@ def add_convert(verbs) -> None:
     add_overwrite(convert)
 
 
-def _convert(arguments) -> None:
+def _convert(arguments: argparse.Namespace) -> None:
     with _needs_convert():
         from rt2_jax.convert.importer import import_weights
         from rt2_jax.convert.plan import parse_setting
@@ -97,7 +99,7 @@ def _needs_convert() -> Iterator[None]:
         raise UserError(f"other formats need the package {error.name}; pip install 'rt2_jax[convert]'") from error
 
 
-def add_export(verbs) -> None:
+def add_export(verbs: Any) -> None:
     export = add_verb(
         verbs, "export", _export, "write a run's weights as a bundle, or for another framework",
         "A bundle is what evaluation and serving read: weights without optimizer state, vocabulary, bins and grammar,\n"
@@ -118,7 +120,7 @@ def add_export(verbs) -> None:
     add_no_verify(export)
 
 
-def add_verify(verbs) -> None:
+def add_verify(verbs: Any) -> None:
     verify = add_verb(
         verbs, "verify", _verify, "hold every byte of what rt2 wrote to its hash",
         "PATH is a bundle, converted or exported weights, a run, a dataset, prepared data, or a folder with any of\n"
@@ -128,13 +130,13 @@ def add_verify(verbs) -> None:
     verify.add_argument("path", type=path, metavar="PATH", help="the folder")
 
 
-def _verify(arguments) -> None:
+def _verify(arguments: argparse.Namespace) -> None:
     from rt2_jax.train.verify import verify
 
     verify(arguments.path)
 
 
-def _export(arguments) -> None:
+def _export(arguments: argparse.Namespace) -> None:
     if arguments.format != "bundle":
         if arguments.dtype or arguments.merge_lora:
             raise UserError(
@@ -167,7 +169,7 @@ def _export(arguments) -> None:
     print(f"{arguments.out}: {meta['model']['name']} at step {meta['step']}, {dtype}, identity {identity}")
 
 
-def add_sizes(verbs) -> None:
+def add_sizes(verbs: Any) -> None:
     sizes = add_verb(
         verbs, "sizes", _sizes, "say what each model size holds, computes and takes in memory",
         "Parameters by part. FLOPs, a multiply and an add being two, of one training example (forward and backward;\n"
@@ -191,7 +193,7 @@ def add_sizes(verbs) -> None:
     sizes.add_argument("--markdown", action="store_true", help="print Markdown, as in docs/models.md")
 
 
-def _sizes(arguments) -> None:
+def _sizes(arguments: argparse.Namespace) -> None:
     from rt2_jax.fit.sizes_table import print_sizes
 
     print_sizes(arguments.size, arguments.prompt_len, arguments.target_len, arguments.markdown)

@@ -3,11 +3,14 @@
 import io
 import warnings
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from rt2_jax.errors import UserError, first_line
+
+T = TypeVar("T")
 
 # Pillow reads dozens of formats more; some of its readers raise what they like, and EPS would start Ghostscript.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
@@ -41,7 +44,7 @@ def image_info(data: bytes) -> tuple[str, tuple[int, int]]:
     return _opened(data, lambda image: (str(image.format), image.size))
 
 
-def _opened(data: bytes, read: Callable):
+def _opened(data: bytes, read: Callable[[Image.Image], T]) -> T:
     """`read` of the image that `data` encodes."""
     try:
         if data[:8] == _PNG_START:

@@ -14,7 +14,7 @@ from rt2_jax.errors import UserError
 MESH_AXES = ("slice", "data", "fsdp", "tensor")
 
 
-def mesh_sizes(shape: Mapping[str, int] | None, num_devices: int) -> tuple[int, int, int, int]:
+def mesh_sizes(shape: Mapping[str, int] | None, num_devices: int) -> tuple[int, ...]:
     """Sizes of MESH_AXES for ``num_devices`` devices.
 
     Args:

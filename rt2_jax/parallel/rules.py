@@ -6,7 +6,7 @@ dimension is laid out differently in the two: fsdp cuts parameters along "embed"
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -68,7 +68,7 @@ def shardings(logical_axes: Any, mesh: Mesh, shapes: Any = None) -> Any:
       UserError: ``shapes`` holds a dimension that its mesh axes do not divide.
     """
 
-    def one(path, axes, array=None):
+    def one(path: tuple[Any, ...], axes: tuple[str | None, ...], array: Any = None) -> NamedSharding:
         spec = list(partition_spec(axes, mesh))
         for i, (size, name) in enumerate(zip(array.shape, axes, strict=True) if array is not None else ()):
             parts = _parts(spec[i], mesh)
@@ -146,7 +146,7 @@ def is_axes(node: Any) -> bool:
     return isinstance(node, tuple) and all(entry is None or isinstance(entry, str) for entry in node)
 
 
-def _entry(axes) -> str | tuple[str, ...] | None:
+def _entry(axes: Iterable[str]) -> str | tuple[str, ...] | None:
     axes = tuple(axes)
     return None if not axes else axes[0] if len(axes) == 1 else axes
 

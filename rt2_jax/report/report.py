@@ -75,7 +75,7 @@ def comparison_page(comparison: Comparison) -> str:
 
 
 def _fitting_page(
-    report, films: Sequence[Film], curves: Sequence[Curve], comparison: Comparison | None, limit: int
+    report: Mapping[str, Any], films: Sequence[Film], curves: Sequence[Curve], comparison: Comparison | None, limit: int
 ) -> str:
     """The page with as many of the films as fit `limit` bytes, fewest dropped."""
     count = min(len(films), MAX_FILMS)

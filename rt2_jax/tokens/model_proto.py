@@ -1,6 +1,7 @@
 """A SentencePiece model file as the protocol buffer that it is: which pieces it has, and of which kind."""
 
 import pathlib
+from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -8,7 +9,8 @@ from sentencepiece import sentencepiece_model_pb2
 
 from rt2_jax.errors import UserError
 
-ModelProto = sentencepiece_model_pb2.ModelProto
+# protobuf makes the classes as the module is imported, where no type checker sees them.
+ModelProto: Any = sentencepiece_model_pb2.ModelProto  # pyright: ignore[reportAttributeAccessIssue]
 Piece = ModelProto.SentencePiece
 # SentencePiece's space, U+2581.
 SPACE = "\u2581"
@@ -45,7 +47,7 @@ def is_bpe(proto: ModelProto) -> bool:
     Raises:
         UserError: it is of neither kind.
     """
-    kinds = sentencepiece_model_pb2.TrainerSpec
+    kinds: Any = sentencepiece_model_pb2.TrainerSpec  # pyright: ignore[reportAttributeAccessIssue]
     if proto.trainer_spec.model_type not in (kinds.UNIGRAM, kinds.BPE):
         name = kinds.ModelType.Name(proto.trainer_spec.model_type)
         raise UserError(f"vocabulary: model type {name} cannot be adapted; use a UNIGRAM or BPE model")

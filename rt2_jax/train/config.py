@@ -98,7 +98,7 @@ class OptimizerConfig:
     multiply_by_parameter_scale: bool = True
     min_dim_size_to_factor: Count = 128
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self, "config", "optimizer")
         if self.schedule == "rsqrt" and not self.warmup_steps:
             raise UserError("config: optimizer.warmup_steps is 0, allowed: at least 1 with rsqrt; change the value")
@@ -119,7 +119,7 @@ class AugmentConfig:
     contrast: Share = 0.0
     shift: Natural = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self, "config", "augment")
 
 
@@ -191,7 +191,7 @@ class TrainConfig:
     tensorboard: bool = False
     may_change: tuple[Literal[CHANGEABLE], ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self, "config")
         _check(self)
 

@@ -163,11 +163,20 @@ def opt_state_shardings(opt_shapes: Tree, param_shapes: Tree, param_shardings: T
     return jax.tree_util.tree_map_with_path(one, opt_shapes)
 
 
-def _gradients(config, backbone, num_tasks, params, frozen, batch, rng, param_shardings):
+def _gradients(
+    config: TrainConfig,
+    backbone: Backbone,
+    num_tasks: int,
+    params: Tree,
+    frozen: Tree,
+    batch: dict[str, jax.Array],
+    rng: jax.Array,
+    param_shardings: Tree,
+) -> tuple[Tree, jax.Array, dict[str, jax.Array]]:
     """(gradients, loss, sums) of the whole batch: both parts of the loss's fraction cover every microbatch."""
     denominator = jnp.maximum(jnp.sum(batch["weights"]), 1.0)
 
-    def numerator(params, rows, rng):
+    def numerator(params: Tree, rows: dict[str, jax.Array], rng: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         augment_rng, dropout_rng = jax.random.split(rng)
         images = augment(rows["images"], augment_rng, config.augment)
         logits = backbone.logits(
@@ -181,7 +190,7 @@ def _gradients(config, backbone, num_tasks, params, frozen, batch, rng, param_sh
         (loss, sums), gradients = grad(params, batch, rng)
         return gradients, loss, sums
 
-    def body(carry, piece):
+    def body(carry: Tree, piece: tuple[dict[str, jax.Array], jax.Array]) -> tuple[Tree, None]:
         rows, index = piece
         (loss, sums), gradients = grad(params, rows, jax.random.fold_in(rng, index))
         carry = jax.tree.map(jnp.add, carry, (gradients, loss, sums))

@@ -6,6 +6,7 @@ the camera. Everything is a pure function of its arguments; backgrounds and deca
 
 import functools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -36,6 +37,7 @@ _BASE: dict[str, tuple[int, int, int]] = {
     "grass": (86, 140, 62),
 }
 _INK = (24, 24, 28)
+Colour = tuple[int, ...]
 _CARD = (250, 250, 248)
 # Decals are drawn this many times larger and reduced: smooth edges.
 _OVERSAMPLE = 3
@@ -133,18 +135,18 @@ class _UnitDraw:
     def card(self, fill: tuple[int, int, int] = _CARD) -> None:
         self.draw.rounded_rectangle(self.box(0, 0, 1, 1), 0.12 * self.side, (*fill, 255), (90, 90, 96), self.side // 40)
 
-    def rectangle(self, left: float, top: float, right: float, bottom: float, fill) -> None:
+    def rectangle(self, left: float, top: float, right: float, bottom: float, fill: Colour) -> None:
         self.draw.rectangle(self.box(left, top, right, bottom), fill)
 
-    def disc(self, x: float, y: float, rx: float, fill, ry: float | None = None) -> None:
+    def disc(self, x: float, y: float, rx: float, fill: Colour, ry: float | None = None) -> None:
         ry = rx if ry is None else ry
         self.draw.ellipse(self.box(x - rx, y - ry, x + rx, y + ry), fill)
 
-    def ring(self, x: float, y: float, radius: float, fill, width: float) -> None:
+    def ring(self, x: float, y: float, radius: float, fill: Colour, width: float) -> None:
         edge = self.box(x - radius, y - radius, x + radius, y + radius)
         self.draw.ellipse(edge, None, fill, round(width * self.side))
 
-    def polygon(self, points, fill) -> None:
+    def polygon(self, points: Sequence[tuple[float, float]], fill: Colour) -> None:
         self.draw.polygon([(x * (self.side - 1), y * (self.side - 1)) for x, y in points], fill)
 
     def glyph(self, text: str) -> None:
@@ -231,7 +233,9 @@ _FACES: dict[str, dict] = {
 }  # fmt: skip
 
 
-def _draw_face(draw: _UnitDraw, skin, hair, style: str, clothes, glasses: bool, hat) -> None:
+def _draw_face(
+    draw: _UnitDraw, skin: Colour, hair: Colour, style: str, clothes: Colour, glasses: bool, hat: Colour | None
+) -> None:
     if style == "long":
         draw.disc(0.5, 0.46, 0.35, hair)
         draw.rectangle(0.15, 0.46, 0.85, 0.8, hair)
