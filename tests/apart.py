@@ -3,6 +3,8 @@
 Mesa's software OpenGL and TensorFlow crash when they meet in one process. Where a call names tests of both kinds (plain
 `pytest` does), this process leaves the files in `APART` alone, and starts a second pytest on them with the same options
 when its own tests are done. That one sends its reports through a pipe, and here they are shown and counted as any.
+
+A debugger needs the terminal: for ``--pdb`` name files of one kind only.
 """
 
 import json
