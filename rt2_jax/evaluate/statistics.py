@@ -1,7 +1,10 @@
-"""Intervals for success rates."""
+"""Intervals for success rates and for means."""
 
 import math
 import statistics
+from collections.abc import Sequence
+
+from scipy import stats
 
 
 def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -42,3 +45,17 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tu
     low = 0.0 if successes == 0 else max(0.0, centre - half)
     high = 1.0 if successes == trials else min(1.0, centre + half)
     return low, high
+
+
+def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
+    """Student's interval of the mean of independent values; None for fewer than two, which say nothing of their spread.
+
+    Args:
+      values: finite numbers.
+      confidence: two-sided coverage in (0, 1).
+    """
+    if len(values) < 2:
+        return None
+    mean, spread = statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
+    half = float(stats.t.ppf((1.0 + confidence) / 2.0, len(values) - 1)) * spread
+    return mean - half, mean + half
