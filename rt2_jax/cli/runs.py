@@ -44,8 +44,8 @@ def _train(arguments) -> int:
 def add_eval(verbs) -> None:
     evaluate = add_verb(
         verbs, "eval", _eval, "drive a robot, simulated or real, and write the report",
-        "Closed loop with controls, beside what the same checkpoint still knows of the web. Writes OUT/report.json and\n"
-        "OUT/report.html. Without --env it drives the tabletop's arm on RT-2's splits (seen; unseen objects,\n"
+        "Closed loop with controls, beside what the same checkpoint still knows of the web. Writes OUT/report.json\n"
+        "and OUT/report.html. Without --env it drives the tabletop's arm on RT-2's splits (seen; unseen objects,\n"
         "backgrounds, environments; symbols, reasoning, persons); docs/your_robot.md says how to drive another:\n"
         "  rt2 eval --checkpoint RUN --out REPORT --env my_robot:make_env",
     )  # fmt: skip
@@ -57,9 +57,7 @@ def add_eval(verbs) -> None:
     )  # fmt: skip
     evaluate.add_argument("--data", type=path, default=None, help="prepared data, for the offline metrics")
     evaluate.add_argument("--reference", type=path, default=None, help="a checkpoint to show forgetting against")
-    evaluate.add_argument(
-        "--splits", type=names, default=None, help="comma-separated splits of the environment (default: all)"
-    )
+    evaluate.add_argument("--splits", type=names, default=None, help="comma-separated splits (default: all)")
     evaluate.add_argument("--skills", type=names, default=None, help="comma-separated skills (default: all)")
     evaluate.add_argument("--tasks", type=names, default=None, help="comma-separated prepared tasks (default: all)")
     evaluate.add_argument(
