@@ -95,12 +95,18 @@ def make_jobs(
 class _Seat:
     """One row of the batch: an environment and the episode that it is in."""
 
-    def __init__(self, env: Environment, image_size: int, num_images: int):
-        self.env, self._image_size = env, image_size
+    def __init__(self, env: Environment, cameras: Sequence[str], image_size: int, history: int):
+        self.env, self._cameras, self._image_size = env, cameras, image_size
         self.job: Job | None = None
-        # The frames that the policy is shown, oldest first.
-        self.frames = collections.deque([np.zeros((image_size, image_size, 3), np.uint8)] * num_images, num_images)
+        # uint8[C, H, W, 3] of each moment that the policy is shown, oldest first.
+        black = np.zeros((len(cameras), image_size, image_size, 3), np.uint8)
+        self._moments = collections.deque([black] * history, history)
         self.told = "wait"
+
+    @property
+    def frames(self) -> np.ndarray:
+        """uint8[N, H, W, 3]: what the policy is shown, the oldest moment first and of each moment every camera."""
+        return np.concatenate(self._moments)
 
     def begin(self, job: Job) -> None:
         """Sets the task; `frames` and `told` are then what the policy is shown and told."""
@@ -113,14 +119,14 @@ class _Seat:
         self._told_first = self.told
         self._steps: list[tuple[np.ndarray, np.ndarray, np.ndarray, str]] = []
         # Before the first step nothing has moved: the first frame stands for those before it.
-        self.frames.extend([self._frame(observation)] * self.frames.maxlen)
+        self._moments.extend([self._moment(observation)] * self._moments.maxlen)
 
     def step(self, action: np.ndarray, bins: np.ndarray, text: str) -> EpisodeOutcome | None:
         """Acts; the episode's outcome when that ended it."""
-        self._steps.append((shrink_frame(self.frames[-1]), action, bins, text))
+        self._steps.append((shrink_frame(self._moments[-1][0]), action, bins, text))
         after = self.env.step(action.copy())
         self.told = after.observation.instruction
-        self.frames.append(self._frame(after.observation))
+        self._moments.append(self._moment(after.observation))
         if not after.done and len(self._steps) < self.env.spec.max_steps:
             return None
         return EpisodeOutcome(
@@ -133,9 +139,9 @@ class _Seat:
             metrics={name: float(value) for name, value in after.metrics.items()},
         )
 
-    def _frame(self, observation: Observation) -> np.ndarray:
-        # A copy, because many environments draw every frame into one array.
-        return np.array(resize_image(observation.images[self.env.spec.cameras[0]], self._image_size))
+    def _moment(self, observation: Observation) -> np.ndarray:
+        # Stacking copies: many environments draw every frame into one array.
+        return np.stack([resize_image(observation.images[camera], self._image_size) for camera in self._cameras])
 
     def film(self, outcome: EpisodeOutcome) -> Film:
         """The episode that just ended."""
@@ -168,6 +174,7 @@ def run_jobs(
     *,
     image_size: int,
     num_images: int = 1,
+    cameras: Sequence[str] = (),
     mode: str = "action",
     film_count: int = 1,
     seats: int = SEATS,
@@ -180,7 +187,9 @@ def run_jobs(
       jobs: what to run; results come in their order.
       make_env: an environment whose actions are the policy's; called once a seat.
       image_size: side of the policy's frames in pixels, to which the environment's are resized.
-      num_images: frames that the policy takes: the present one and those of the steps before, oldest first.
+      num_images: frames that the policy takes: those of the present moment and of the steps before, oldest first.
+      cameras: those of the environment that the policy looks through, in its order; () is the first one. Films show
+        the first.
       mode: "action" or "plan" (chain of thought), as `Policy.act` takes it.
       film_count: films kept of each (split, skill, control), successes and failures counted apart.
       seats: episodes at a time, at most; fewer where there are fewer jobs or the environment wants fewer.
@@ -191,7 +200,8 @@ def run_jobs(
       policy's first call, which compiles.
 
     Raises:
-      UserError: what an environment of the user's own does wrong (`user_env`).
+      UserError: frames that are no multiple of the cameras, or whatever an environment of the user's own does wrong
+        (`user_env`).
     """
     began = time.perf_counter()
     waiting = collections.deque(jobs)
@@ -204,7 +214,13 @@ def run_jobs(
         def seat() -> _Seat:
             env = make_env()
             opened.callback(env.close)
-            return _Seat(env, image_size, num_images)
+            eyes = tuple(cameras) or env.spec.cameras[:1]
+            if num_images % len(eyes):
+                raise UserError(
+                    f"the policy takes {num_images} frames and looks through {len(eyes)} cameras ({', '.join(eyes)}); "
+                    "name as many as it was trained with"
+                )
+            return _Seat(env, eyes, image_size, num_images // len(eyes))
 
         rows = [seat()]
         spec = rows[0].env.spec
@@ -215,7 +231,7 @@ def run_jobs(
             row.begin(waiting.popleft())
         while any(row.job is not None for row in rows):
             called = time.perf_counter()
-            frames = np.stack([np.stack(row.frames) for row in rows])
+            frames = np.stack([row.frames for row in rows])
             output = policy.act(frames, [row.told for row in rows], mode=mode)
             policy_seconds += time.perf_counter() - called
             calls += 1

@@ -238,6 +238,16 @@ def test_frames_history_words_and_measures_are_those_of_the_episode():
     assert film.frames[:, 0, 0, 0].tolist() == [0, 10, 20, 30] and np.isfinite(film.actions).all()
 
 
+def test_a_policy_of_two_cameras_sees_both_at_every_moment():
+    policy, jobs = Still(), make_jobs(Counter.spec, ["all"], ["a"], 1)
+    result = run_jobs(policy, jobs, Counter, image_size=4, num_images=4, cameras=["wrist", "above"])
+    # The moment before, then the present; of each the wrist, then what is above.
+    assert policy.calls[2][0][0, :, 0, 0, 0].tolist() == [245, 10, 235, 20]
+    assert result.films[0].frames[2, 0, 0, 0] == 235
+    with pytest.raises(UserError, match=r"takes 3 frames and looks through 2 cameras \(wrist, above\)"):
+        run_jobs(policy, jobs, Counter, image_size=4, num_images=3, cameras=["wrist", "above"])
+
+
 def test_optional_splits_run_where_they_are_named_and_controls_where_they_are_asked_for():
     splits = (
         Split("seen", ("a", "b"), controls=("other_image",)),
