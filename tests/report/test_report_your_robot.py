@@ -19,7 +19,7 @@ from rt2_jax.cli import main
 from rt2_jax.data.records import PreparedIndex, Record, encode_record, index_to_json, prepared_dir
 from rt2_jax.files.writing import seal
 from rt2_jax.inputs.images import encode_jpeg
-from rt2_jax.inputs.prompts import robot_prompt
+from rt2_jax.inputs.prompts import plan_prompt, plan_target, robot_prompt
 from rt2_jax.models.backbone import make_backbone
 from rt2_jax.models.config import EncoderDecoderConfig, ModelConfig, VitConfig
 from rt2_jax.report.report import read_report
@@ -50,16 +50,18 @@ def save_policy(folder, space=SPACE):
     return folder
 
 
-def prepare(data_dir, task, space):
-    """A held-out split of three actions in `space`."""
+def prepare(data_dir, task, space, plan=False):
+    """A held-out split of three actions in `space`, or of plans that end in one."""
     vocabulary, card, rng = Vocabulary.load(), DatasetCard("pusher", space), np.random.default_rng(0)
     folder = prepared_dir(data_dir, task, "validation")
     folder.mkdir(parents=True)
     writer = array_record_module.ArrayRecordWriter(str(folder / "part-00000.array_record"), "group_size:1")
     for _ in range(3):
         frames = tuple(encode_jpeg(rng.integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8)) for _ in range(FRAMES))
-        prompt = np.array(vocabulary.encode(robot_prompt("push the red block")), np.int32)
         target = action_text(vocabulary, np.array([1, *rng.integers(0, 256, space.width - 1)]))
+        target = plan_target("push red block", target) if plan else target
+        asked = (plan_prompt if plan else robot_prompt)("push the red block")
+        prompt = np.array(vocabulary.encode(asked), np.int32)
         ids = np.array([*vocabulary.encode(target), vocabulary.eos_id], np.int32)
         writer.write(encode_record(Record(frames, prompt, ids, task)))
     writer.close()
@@ -216,3 +218,22 @@ def test_a_policy_of_another_robot_is_refused_before_any_work(run, written, caps
     assert "environment tabletop takes actions of names terminate, dx, dy, dz" in capsys.readouterr().err
     assert main([*words_of_command(run, 1), "--splits", "moon"]) == 2
     assert "split 'moon' is unknown; choose of seen, yellow" in capsys.readouterr().err
+
+
+def test_a_reference_that_only_answers_is_not_asked_to_plan(run, written):
+    """The reference is a model of text, whatever it is: its plans and actions are left out, and nothing breaks."""
+    prepare(written / "data", "pusher_plan", SPACE, plan=True)
+    words = ["eval", "--checkpoint", str(run), "--out", "out", "--episodes", "0", "--data", "data"]
+    assert main([*words, "--reference", str(run)]) == 0
+    report = read_report(written / "out" / "report.json")
+    assert [score["skill"] for score in report["web"]] == ["planning"] and report["environment"] is None
+    assert report["forgetting"]["web"] == [] and report["actions"] == []
+
+
+@pytest.mark.parametrize("plan", [False, True])
+def test_plans_and_actions_of_other_bounds_are_not_compared(run, written, capsys, plan):
+    wide = ActionSpace(SPACE.names, SPACE.low, (1.0, 0.2, 0.2), SPACE.units)
+    prepare(written / "data", "pusher_plan" if plan else "pusher", wide, plan)
+    words = ["eval", "--checkpoint", str(run), "--out", "out", "--episodes", "0", "--data", "data"]
+    assert main(words) == 2
+    assert "was prepared with other action bounds (card pusher) than the policy's" in capsys.readouterr().err
