@@ -200,8 +200,8 @@ def run_jobs(
       policy's first call, which compiles.
 
     Raises:
-      UserError: frames that are no multiple of the cameras, or whatever an environment of the user's own does wrong
-        (`user_env`).
+      UserError: a camera that the environment has not, frames that are no multiple of the cameras, or whatever an
+        environment of the user's own does wrong (`user_env`).
     """
     began = time.perf_counter()
     waiting = collections.deque(jobs)
@@ -215,6 +215,12 @@ def run_jobs(
             env = make_env()
             opened.callback(env.close)
             eyes = tuple(cameras) or env.spec.cameras[:1]
+            missing = [camera for camera in eyes if camera not in env.spec.cameras]
+            if missing:
+                raise UserError(
+                    f"the policy looks through camera {missing[0]!r}, the environment has "
+                    f"{', '.join(env.spec.cameras)}; call its cameras as the policy's card does"
+                )
             if num_images % len(eyes):
                 raise UserError(
                     f"the policy takes {num_images} frames and looks through {len(eyes)} cameras ({', '.join(eyes)}); "

@@ -80,6 +80,15 @@ def test_the_policy_stops_without_a_step():
     assert stopped.observation is before.observation and stopped.metrics == before.metrics and len(inner.got) == 1
 
 
+def test_a_robot_that_never_stops_by_itself_gets_every_number():
+    inner = Walk()
+    spec = EnvSpec(("dx", "dy"), ("m", "m"), ("above",), 5)
+    env = GymnasiumEnv(inner, spec, {"above": "image"}, "walk")
+    assert env.reset("all", "task", 0).instruction == "walk"
+    env.step(np.array([0.6, 0.7], np.float32))
+    assert inner.got[0].tolist() == pytest.approx([0.6, 0.7])
+
+
 def test_frames_come_from_a_key_from_the_observation_or_from_rendering():
     _, env = wrap(images=None)
     assert env.reset("all", "far", 0).images["above"].max() == 99

@@ -246,6 +246,8 @@ def test_a_policy_of_two_cameras_sees_both_at_every_moment():
     assert result.films[0].frames[2, 0, 0, 0] == 235
     with pytest.raises(UserError, match=r"takes 3 frames and looks through 2 cameras \(wrist, above\)"):
         run_jobs(policy, jobs, Counter, image_size=4, num_images=3, cameras=["wrist", "above"])
+    with pytest.raises(UserError, match="looks through camera 'left', the environment has above, wrist"):
+        run_jobs(policy, jobs, Counter, image_size=4, cameras=["left"])
 
 
 def test_optional_splits_run_where_they_are_named_and_controls_where_they_are_asked_for():
