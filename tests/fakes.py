@@ -8,7 +8,7 @@ from rt2_jax.actions import ActionBins, arm_space
 from rt2_jax.evaluate.results import (
     ActionScores,
     ClosedLoopResult,
-    DimensionError,
+    DimensionScores,
     EpisodeOutcome,
     Film,
     Metric,
@@ -37,9 +37,18 @@ def outcomes(successes, episodes, told="reach the red cube"):
     )
 
 
+# Label and group of a few splits.
+SPLITS = {
+    "seen": ("Seen", "seen"),
+    "unseen_objects_easy": ("Objects, easy", "unseen"),
+    "unseen_objects_hard": ("Objects, hard", "unseen"),
+    "symbols": ("Symbols", "emergent"),
+}
+
+
 def skill_result(split, skill, control, successes, episodes):
     told = "reach the blue ball" if control == "wrong_instruction" else "reach the red cube"
-    return SkillResult(split, skill, control, "action", 40, outcomes(successes, episodes, told))
+    return SkillResult(split, *SPLITS[split], skill, control, "action", 40, outcomes(successes, episodes, told))
 
 
 def film(
@@ -54,7 +63,20 @@ def film(
     output = acting(actions)
     outcome = EpisodeOutcome(seed, success, frames, True, instruction, instruction)
     steps = np.arange(frames, dtype=np.int32)
-    return Film(split, skill, control, outcome, images, steps, output.actions, output.bins, (text,) * frames)
+    return Film(
+        split=split,
+        label=SPLITS[split][0],
+        skill=skill,
+        control=control,
+        outcome=outcome,
+        frames=images,
+        steps=steps,
+        actions=output.actions,
+        bins=output.bins,
+        names=BINS.space.names,
+        units=BINS.space.units,
+        texts=(text,) * frames,
+    )
 
 
 def web_scores(share=0.8):
@@ -89,10 +111,16 @@ def make_report(seen=18, unseen=12, emergent=9, share=0.8, with_data=True, title
         machine=document.describe_machine("cpu", ["cpu"]),
         versions=document.installed_versions(),
     )
-    dimensions = (DimensionError("dx", "cm", 0.4, 0.3, 0.2, 0.9), DimensionError("dyaw", "deg", 0.6, 0.8, 0.4, 2.0))
-    actions = ActionScores("tabletop_robot_action", 64, 0.7, 0.1, 0.98, 0.9, None, 0.97, dimensions)
+    dimensions = (
+        DimensionScores("terminate", "flag", "terminate", 0.98, recall=0.9),
+        DimensionScores("dx", "cm", "continuous", 0.4, 0.3, 0.2, 0.9, 0.97),
+        DimensionScores("dyaw", "deg", "continuous", 0.6, 0.8, 0.4, 2.0),
+    )
+    actions = ActionScores("tabletop_robot_action", 64, 0.7, 0.1, dimensions)
     run = ClosedLoopResult(skills, (), Timing(1.0, 2.0, 3.0, 700, 60))
     if not with_data:
-        return document.build_report(provenance, [run])
+        return document.build_report(provenance, [run], environment="tabletop")
     reference = document.Checkpoint("runs/web", "cd" * 32, "tiny", 1_500_000, None)
-    return document.build_report(provenance, [run], actions, web_scores(share), (reference, web_scores(0.9)))
+    return document.build_report(
+        provenance, [run], [actions], web_scores(share), (reference, web_scores(0.9)), environment="tabletop"
+    )

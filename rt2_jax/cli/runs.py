@@ -43,13 +43,18 @@ def _train(arguments) -> int:
 
 def add_eval(verbs) -> None:
     evaluate = add_verb(
-        verbs, "eval", _eval, "drive the simulated arm and write the report",
-        "Closed loop on RT-2's splits (seen; unseen objects, backgrounds, environments; symbols, reasoning, persons)\n"
-        "with controls, beside what the same checkpoint still knows of the web. Writes OUT/report.json and\n"
-        "OUT/report.html.",
+        verbs, "eval", _eval, "drive a robot, simulated or real, and write the report",
+        "Closed loop with controls, beside what the same checkpoint still knows of the web. Writes OUT/report.json\n"
+        "and OUT/report.html. Without --env it drives the tabletop's arm on RT-2's splits (seen; unseen objects,\n"
+        "backgrounds, environments; symbols, reasoning, persons); docs/your_robot.md says how to drive another:\n"
+        "  rt2 eval --checkpoint RUN --out REPORT --env my_robot:make_env",
     )  # fmt: skip
     evaluate.add_argument("--checkpoint", type=path, required=True, help="a run's workdir or a shipped bundle")
     evaluate.add_argument("--out", type=path, required=True, help="the folder for the report")
+    evaluate.add_argument(
+        "--env", type=text, default=None, metavar="MODULE:FACTORY",
+        help="what makes the environments to drive, found on PYTHONPATH (default: the tabletop)",
+    )  # fmt: skip
     evaluate.add_argument("--data", type=path, default=None, help="prepared data, for the offline metrics")
     evaluate.add_argument("--reference", type=path, default=None, help="a checkpoint to show forgetting against")
     evaluate.add_argument("--splits", type=names, default=None, help="comma-separated splits (default: all)")
@@ -80,6 +85,7 @@ def _eval(arguments) -> None:
         arguments.checkpoint,
         arguments.out,
         data_dir=arguments.data,
+        env=arguments.env,
         reference=arguments.reference,
         splits=arguments.splits,
         skills=arguments.skills,

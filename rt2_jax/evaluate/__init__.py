@@ -1,4 +1,4 @@
 """Closed loop and held-out metrics: what a checkpoint can do, and what it forgot.
 
-`closed_loop` needs the [sim] extra, nothing else here does.
+`env` says what an environment is; `tabletop_env` alone needs the [sim] extra.
 """

@@ -1,48 +1,44 @@
-"""Episodes in the simulated world, many in lock-step, so that the policy decodes one full batch at a time.
+"""Episodes in any environment, many in lock-step, so that the policy decodes one full batch at a time.
 
-Every row of the batch is a seat: an environment that takes the next episode when its last one ends. Seats keep their
-OpenGL contexts, and the batch keeps its size from the first step to the last, so nothing is compiled twice and an
-episode's numbers do not depend on the company it had. Needs the [sim] extra.
+Every row of the batch is a seat: an environment (`env.Environment`) that takes the next episode when its last one ends.
+Seats keep their environments, and the batch keeps its size from the first step to the last, so nothing is compiled
+twice and an episode's numbers do not depend on the company it had.
 """
 
 import collections
+import contextlib
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from rt2_jax.errors import UserError
+from rt2_jax.evaluate.env import SEATS, Environment, EnvSpec, Observation, Split
 from rt2_jax.evaluate.frames import shrink_frame
 from rt2_jax.evaluate.results import (
     CONTROLS,
-    OTHER_IMAGE,
-    WRONG_INSTRUCTION,
     ClosedLoopResult,
     EpisodeOutcome,
     Film,
     SkillResult,
     Timing,
 )
-from rt2_jax.sim.tasks.controls import other_scene, wrong_instruction
-from rt2_jax.sim.tasks.env import MAX_STEPS, TabletopEnv
-from rt2_jax.sim.tasks.splits import SPLITS, sample_task
-
-SEATS = 16
+from rt2_jax.inputs.images import resize_image
 
 
 class ActingPolicy(Protocol):
-    """What an evaluation needs of `decode.policy.Policy`."""
+    """What an evaluation needs of `policy.policy.Policy`."""
 
     def act(self, images: np.ndarray, instructions: Sequence[str], mode: str = "action") -> Any:
-        """uint8[B, N, H, W, 3] and B instructions -> actions float32[B, 8], bins int32[B, 8], text of B strings."""
+        """uint8[B, N, H, W, 3], B instructions -> actions float32[B, width], bins int32[B, width], text: B strings."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One episode to run: `sample_task(split, skill, seed)`, under a control or none."""
+    """One episode to run, as `Environment.reset` takes it, under a control or none."""
 
     split: str
     skill: str
@@ -51,6 +47,7 @@ class Job:
 
 
 def make_jobs(
+    spec: EnvSpec,
     splits: Iterable[str],
     skills: Sequence[str] | None,
     episodes: int,
@@ -60,23 +57,24 @@ def make_jobs(
     """`episodes` jobs with seeds seed0, seed0 + 1, ... for each split, each of its skills and each control, in order.
 
     Args:
-      splits: names in `sim.splits.SPLITS`.
+      spec: of the environment to be driven.
+      splits: names of its splits.
       skills: keeps only these of each split's skills; None keeps all.
       episodes: for each split, skill and control.
-      seed0: the first seed. Splits have streams of their own: no seed of an evaluation gives a training scene.
+      seed0: the first seed.
       controls: None is the policy itself; see `results.CONTROLS`.
 
     Raises:
       UserError: a split, skill or control that does not exist, no episodes, or a negative seed.
     """
     splits, controls = list(splits), list(controls)
+    known = {split.name: split for split in spec.splits}
     for split in splits:
-        if split not in SPLITS:
-            raise UserError(f"split {split!r} is unknown; choose of {', '.join(SPLITS)}")
-    known = {skill for split in SPLITS.values() for skill in split.skills}
+        if split not in known:
+            raise UserError(f"split {split!r} is unknown; choose of {', '.join(known)}")
     for skill in skills or ():
-        if skill not in known:
-            raise UserError(f"skill {skill!r} is unknown; choose of {', '.join(sorted(known))}")
+        if skill not in spec.skills:
+            raise UserError(f"skill {skill!r} is unknown; choose of {', '.join(sorted(spec.skills))}")
     for control in controls:
         if control is not None and control not in CONTROLS:
             raise UserError(f"control {control!r} is unknown; choose of {', '.join(CONTROLS)}")
@@ -88,7 +86,7 @@ def make_jobs(
         Job(split, skill, control, seed)
         for split in splits
         for control in controls
-        for skill in SPLITS[split].skills
+        for skill in known[split].skills
         if skills is None or skill in skills
         for seed in range(seed0, seed0 + episodes)
     ]
@@ -97,53 +95,61 @@ def make_jobs(
 class _Seat:
     """One row of the batch: an environment and the episode that it is in."""
 
-    def __init__(self, make_env: Callable[[int, int], Any], image_size: int, num_images: int, max_steps: int):
-        self._make_twin = lambda: make_env(image_size, max_steps)
-        self._env = make_env(image_size, max_steps)
-        self._twin: Any = None
+    def __init__(self, env: Environment, cameras: Sequence[str], image_size: int, history: int):
+        self.env, self._cameras, self._image_size = env, cameras, image_size
         self.job: Job | None = None
-        # The frames that the policy is shown, oldest first.
-        self.frames = collections.deque([np.zeros((image_size, image_size, 3), np.uint8)] * num_images, num_images)
+        # uint8[C, H, W, 3] of each moment that the policy is shown, oldest first.
+        black = np.zeros((len(cameras), image_size, image_size, 3), np.uint8)
+        self._moments = collections.deque([black] * history, history)
         self.told = "wait"
 
+    @property
+    def frames(self) -> np.ndarray:
+        """uint8[N, H, W, 3]: what the policy is shown, the oldest moment first and of each moment every camera."""
+        return np.concatenate(self._moments)
+
     def begin(self, job: Job) -> None:
-        """Sets the scene; `frames` and `told` are then what the policy is shown and told."""
-        scene, task = sample_task(job.split, job.skill, job.seed)
-        observation, _ = self._env.reset(options={"scene": scene, "task": task})
-        self.job, self.instruction, self.told = job, task.instruction, task.instruction
+        """Sets the task; `frames` and `told` are then what the policy is shown and told."""
+        if job.control is None:
+            observation = self.env.reset(job.split, job.skill, job.seed)
+        else:
+            observation = self.env.reset_control(job.control, job.split, job.skill, job.seed)
+        self.job, self.told = job, observation.instruction
+        self._instruction = observation.instruction if observation.judged is None else observation.judged
+        self._told_first = self.told
         self._steps: list[tuple[np.ndarray, np.ndarray, np.ndarray, str]] = []
-        if job.control == WRONG_INSTRUCTION:
-            self.told = wrong_instruction(scene, task, job.seed).instruction
-        if job.control == OTHER_IMAGE:
-            # The policy drives both worlds and sees the other one, so that it is not blind: it looks at a wrong table.
-            self._twin = self._twin or self._make_twin()
-            observation, _ = self._twin.reset(options={"scene": other_scene(scene, task, job.seed), "task": task})
         # Before the first step nothing has moved: the first frame stands for those before it.
-        self.frames.extend([observation["image"]] * self.frames.maxlen)
+        self._moments.extend([self._moment(observation)] * self._moments.maxlen)
 
     def step(self, action: np.ndarray, bins: np.ndarray, text: str) -> EpisodeOutcome | None:
         """Acts; the episode's outcome when that ended it."""
-        self._steps.append((shrink_frame(self.frames[-1]), action, bins, text))
-        observation, _, terminated, truncated, info = self._env.step(action)
-        if self.job.control == OTHER_IMAGE:
-            observation = self._twin.step(action)[0]
-        self.frames.append(observation["image"])
-        if not (terminated or truncated):
+        self._steps.append((shrink_frame(self._moments[-1][0]), action, bins, text))
+        after = self.env.step(action.copy())
+        self.told = after.observation.instruction
+        self._moments.append(self._moment(after.observation))
+        if not after.done and len(self._steps) < self.env.spec.max_steps:
             return None
         return EpisodeOutcome(
             seed=self.job.seed,
-            success=bool(info["success"]),
+            success=bool(after.success),
             steps=len(self._steps),
-            terminated=bool(terminated),
-            instruction=self.instruction,
-            told=self.told,
+            terminated=bool(after.done and not after.truncated),
+            instruction=self._instruction,
+            told=self._told_first,
+            metrics={name: float(value) for name, value in after.metrics.items()},
         )
+
+    def _moment(self, observation: Observation) -> np.ndarray:
+        # Stacking copies: many environments draw every frame into one array.
+        return np.stack([resize_image(observation.images[camera], self._image_size) for camera in self._cameras])
 
     def film(self, outcome: EpisodeOutcome) -> Film:
         """The episode that just ended."""
         frames, actions, bins, texts = zip(*self._steps, strict=True)
+        spec = self.env.spec
         return Film(
             split=self.job.split,
+            label=_split(spec, self.job.split).label,
             skill=self.job.skill,
             control=self.job.control,
             outcome=outcome,
@@ -151,60 +157,87 @@ class _Seat:
             steps=np.arange(len(frames), dtype=np.int32),
             actions=np.stack(actions).astype(np.float32),
             bins=np.stack(bins).astype(np.int32),
+            names=spec.action_names,
+            units=spec.action_units,
             texts=tuple(texts),
         )
 
-    def close(self) -> None:
-        self._env.close()
-        if self._twin is not None:
-            self._twin.close()
+
+def _split(spec: EnvSpec, name: str) -> Split:
+    return next(split for split in spec.splits if split.name == name)
 
 
 def run_jobs(
     policy: ActingPolicy,
     jobs: Sequence[Job],
+    make_env: Callable[[], Environment],
     *,
     image_size: int,
     num_images: int = 1,
-    max_steps: int = MAX_STEPS,
+    cameras: Sequence[str] = (),
     mode: str = "action",
     film_count: int = 1,
     seats: int = SEATS,
     on_episode: Callable[[Job, EpisodeOutcome], None] = lambda job, outcome: None,
-    make_env: Callable[[int, int], Any] = TabletopEnv,
 ) -> ClosedLoopResult:
-    """Runs episodes, `seats` at a time.
+    """Runs episodes, many at a time.
 
     Args:
-      policy: called with the frames of `seats` episodes (fewer when there are fewer jobs) and as many instructions.
+      policy: called with the frames of as many episodes as there are seats and as many instructions.
       jobs: what to run; results come in their order.
-      image_size: side of the frames in pixels; the policy's own size saves a resizing.
-      num_images: frames that the policy takes: the present one and those of the steps before, oldest first.
-      max_steps: control steps after which an episode is cut.
+      make_env: an environment whose actions are the policy's; called once a seat.
+      image_size: side of the policy's frames in pixels, to which the environment's are resized.
+      num_images: frames that the policy takes: those of the present moment and of the steps before, oldest first.
+      cameras: those of the environment that the policy looks through, in its order; () is the first one. Films show
+        the first.
       mode: "action" or "plan" (chain of thought), as `Policy.act` takes it.
       film_count: films kept of each (split, skill, control), successes and failures counted apart.
+      seats: episodes at a time, at most; fewer where there are fewer jobs or the environment wants fewer.
       on_episode: called as each episode ends, for progress.
-      make_env: (image_size, max_steps) -> an environment with TabletopEnv's reset, step and close.
 
     Returns:
       Results for each (split, skill, control), with outcomes by seed, and the times. `Timing.policy` holds the
       policy's first call, which compiles.
+
+    Raises:
+      UserError: a camera that the environment has not, frames that are no multiple of the cameras, or whatever an
+        environment of the user's own does wrong (`user_env`).
     """
     began = time.perf_counter()
     waiting = collections.deque(jobs)
-    # A power of two, as the policy pads to one anyway.
-    count = min(seats, 1 << max(0, len(jobs) - 1).bit_length())
-    rows = [_Seat(make_env, image_size, num_images, max_steps) for _ in range(count)]
     outcomes: dict[Job, EpisodeOutcome] = {}
     films: dict[Job, Film] = {}
     kept: collections.Counter[tuple[str, str, str | None, bool]] = collections.Counter()
     policy_seconds, calls, steps = 0.0, 0, 0
-    try:
+    with contextlib.ExitStack() as opened:
+
+        def seat() -> _Seat:
+            env = make_env()
+            opened.callback(env.close)
+            eyes = tuple(cameras) or env.spec.cameras[:1]
+            missing = [camera for camera in eyes if camera not in env.spec.cameras]
+            if missing:
+                raise UserError(
+                    f"the policy looks through camera {missing[0]!r}, the environment has "
+                    f"{', '.join(env.spec.cameras)}; call its cameras as the policy's card does"
+                )
+            if num_images % len(eyes):
+                raise UserError(
+                    f"the policy takes {num_images} frames and looks through {len(eyes)} cameras ({', '.join(eyes)}); "
+                    "name as many as it was trained with"
+                )
+            return _Seat(env, eyes, image_size, num_images // len(eyes))
+
+        rows = [seat()]
+        spec = rows[0].env.spec
+        # A power of two, as the policy pads to one anyway.
+        count = min(seats, spec.seats, 1 << max(0, len(jobs) - 1).bit_length())
+        rows += [seat() for _ in range(count - 1)]
         for row in rows[: len(jobs)]:
             row.begin(waiting.popleft())
         while any(row.job is not None for row in rows):
             called = time.perf_counter()
-            frames = np.stack([np.stack(row.frames) for row in rows])
+            frames = np.stack([row.frames for row in rows])
             output = policy.act(frames, [row.told for row in rows], mode=mode)
             policy_seconds += time.perf_counter() - called
             calls += 1
@@ -224,53 +257,19 @@ def run_jobs(
                 row.job = None
                 if waiting:
                     row.begin(waiting.popleft())
-    finally:
-        for row in rows:
-            row.close()
     total = time.perf_counter() - began
     timing = Timing(policy_seconds, total - policy_seconds, total, steps, calls)
     ordered = tuple(films[job] for job in jobs if job in films)
-    return ClosedLoopResult(tuple(_group(jobs, outcomes, mode, max_steps)), ordered, timing)
+    return ClosedLoopResult(tuple(_group(jobs, outcomes, mode, spec)), ordered, timing)
 
 
-def _group(jobs: Sequence[Job], outcomes: dict[Job, EpisodeOutcome], mode: str, max_steps: int) -> list[SkillResult]:
+def _group(jobs: Sequence[Job], outcomes: dict[Job, EpisodeOutcome], mode: str, spec: EnvSpec) -> Iterator[SkillResult]:
     """One result for each (split, skill, control), in the jobs' order."""
 
     def kind(job: Job) -> tuple[str, str, str | None]:
         return job.split, job.skill, job.control
 
-    return [
-        SkillResult(split, skill, control, mode, max_steps, tuple(outcomes[job] for job in group))
-        for (split, skill, control), group in itertools.groupby(jobs, key=kind)
-    ]
-
-
-def evaluate_split(
-    policy: ActingPolicy,
-    split: str,
-    skills: Sequence[str] | None = None,
-    episodes: int = 20,
-    seed0: int = 0,
-    max_steps: int = MAX_STEPS,
-    control: str | None = None,
-    film_count: int = 1,
-    *,
-    image_size: int,
-    num_images: int = 1,
-    mode: str = "action",
-) -> ClosedLoopResult:
-    """`run_jobs` over one split: `episodes` of each of its skills (or of `skills`), under `control` if one is named.
-
-    Raises:
-      UserError: as `make_jobs`.
-    """
-    jobs = make_jobs([split], skills, episodes, seed0, [control])
-    return run_jobs(
-        policy,
-        jobs,
-        image_size=image_size,
-        num_images=num_images,
-        max_steps=max_steps,
-        mode=mode,
-        film_count=film_count,
-    )
+    for (name, skill, control), group in itertools.groupby(jobs, key=kind):
+        split = _split(spec, name)
+        found = tuple(outcomes[job] for job in group)
+        yield SkillResult(name, split.label, split.group, skill, control, mode, spec.max_steps, found)

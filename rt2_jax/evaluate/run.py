@@ -2,59 +2,96 @@
 
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from rt2_jax.actions.bins import ActionBins
 from rt2_jax.bundle.spec import read_meta
 from rt2_jax.data.records import action_meaning, again, prepared_dir, prepared_tasks, read_index
 from rt2_jax.errors import UserError
 from rt2_jax.evaluate import offline
+from rt2_jax.evaluate.closed_loop import Job, make_jobs, run_jobs
+from rt2_jax.evaluate.env import Environment, EnvSpec, check_actions
+from rt2_jax.evaluate.examples import ACTION, PLAN, kind_of_task, read_examples
 from rt2_jax.evaluate.results import ActionScores, ClosedLoopResult, WebScores
+from rt2_jax.evaluate.user_env import EnvironmentSource, UserEnvironments
 from rt2_jax.policy.policy import Policy, TextModel
 from rt2_jax.progress import progress_bar
 
-if TYPE_CHECKING:  # the simulator is an extra
-    from rt2_jax.evaluate.closed_loop import Job
-
 SPLIT = "validation"
-# Groups of splits that the controls run on: where the policy should do well, and where understanding is the question.
-CONTROL_GROUPS = ("seen", "emergent")
+TABLETOP = "tabletop"
+
+
+class TabletopEnvironments:
+    """The environments that `rt2 eval` drives where none is named.
+
+    Raises:
+      UserError: the simulator is not installed.
+    """
+
+    name = TABLETOP
+
+    def __init__(self) -> None:
+        try:
+            from rt2_jax.evaluate import tabletop_env
+        except ImportError as error:
+            raise UserError(
+                f"closed loop on the tabletop needs the simulator, but {error.name} is not installed; pip install "
+                "'rt2_jax[sim]', name another environment by --env module:factory, or pass --episodes 0 for the "
+                "held-out metrics alone"
+            ) from error
+        self._module = tabletop_env
+        self.spec: EnvSpec = tabletop_env.tabletop_spec()
+
+    def make(self, image_size: int) -> Environment:
+        """Another table, rendered at the policy's size."""
+        return self._module.TabletopEnvironment(image_size)
+
+    def close(self) -> None:
+        """Nothing waits to be handed out."""
+
+
+def open_environments(name: str | None) -> EnvironmentSource:
+    """The environments of ``module:factory``, or the tabletop's; close them when all are done.
+
+    Raises:
+      UserError: they cannot be made.
+    """
+    return TabletopEnvironments() if name is None else UserEnvironments(name)
 
 
 def closed_loop_jobs(
-    splits: Sequence[str] | None, skills: Sequence[str] | None, episodes: int, seed: int, controls: Sequence[str]
-) -> list["Job"]:
-    """The episodes to run: on `splits` (None: all but the training split), and the controls where they tell most.
+    spec: EnvSpec,
+    splits: Sequence[str] | None,
+    skills: Sequence[str] | None,
+    episodes: int,
+    seed: int,
+    controls: Sequence[str],
+) -> list[Job]:
+    """The episodes to run: on `splits` (None: all but optional ones), and those of `controls` that a split asks for.
 
     Raises:
-      UserError: the simulator is not installed, an unknown name, or nothing to run.
+      UserError: an unknown name, or nothing to run.
     """
-    try:
-        from rt2_jax.evaluate.closed_loop import make_jobs
-        from rt2_jax.sim.tasks.splits import SPLITS
-    except ImportError as error:
-        raise UserError(
-            f"closed loop needs the simulator, but {error.name} is not installed; pip install 'rt2_jax[sim]', or pass "
-            "--episodes 0 for the held-out metrics alone"
-        ) from error
-    names = [name for name, split in SPLITS.items() if split.group != "train"] if splits is None else list(splits)
+    offered = {split.name: split.controls for split in spec.splits}
+    names = [split.name for split in spec.splits if not split.optional] if splits is None else list(splits)
     jobs = []
     for name in names:
-        told = controls if name in SPLITS and SPLITS[name].group in CONTROL_GROUPS else ()
-        jobs += make_jobs([name], skills, episodes, seed, [None, *told])
+        told = [control for control in controls if control in offered.get(name, ())]
+        jobs += make_jobs(spec, [name], skills, episodes, seed, [None, *told])
     if not jobs:
         raise UserError(f"none of the splits {', '.join(names)} tests {', '.join(skills or ())}; name other skills")
     return jobs
 
 
-def run_closed_loop(policy: Policy, jobs: Sequence["Job"], mode: str, progress: bool) -> ClosedLoopResult:
-    """Drives the simulated arm through `jobs`."""
-    from rt2_jax.evaluate.closed_loop import run_jobs
-
+def run_closed_loop(
+    policy: Policy, environments: EnvironmentSource, jobs: Sequence[Job], mode: str, progress: bool
+) -> ClosedLoopResult:
+    """Drives environments through `jobs`."""
     with progress_bar(progress) as bar:
         task = bar.add_task("episodes", total=len(jobs))
         return run_jobs(
             policy,
             jobs,
+            lambda: environments.make(policy.image_size),
             image_size=policy.image_size,
             num_images=policy.backbone.config.num_images,
             mode=mode,
@@ -66,7 +103,7 @@ def held_out_tasks(data_dir: pathlib.Path, wanted: Sequence[str] | None) -> list
     """The prepared tasks that have a held-out split, or those `wanted` of them, in the report's order.
 
     Raises:
-      UserError: nothing is prepared, or a task wanted is not.
+      UserError: nothing is prepared, or a task wanted is not, or is damaged.
     """
     prepared = [task for task in prepared_tasks(data_dir) if prepared_dir(data_dir, task, SPLIT).is_dir()]
     if not prepared:
@@ -74,7 +111,12 @@ def held_out_tasks(data_dir: pathlib.Path, wanted: Sequence[str] | None) -> list
     for task in wanted or ():
         if task not in prepared:
             raise UserError(f"task {task!r} is not prepared in {data_dir}; choose from {', '.join(sorted(prepared))}")
-    return sorted(wanted or prepared, key=offline.report_order)
+    order = [*offline.TEXT_KINDS, ACTION]
+
+    def place(task: str) -> tuple[int, str]:
+        return order.index(kind_of_task(read_index(data_dir, task, SPLIT))), task
+
+    return sorted(wanted or prepared, key=place)
 
 
 def run_offline(
@@ -85,26 +127,29 @@ def run_offline(
     max_len: int,
     progress: bool,
     actions: bool = True,
-) -> tuple[ActionScores | None, list[WebScores]]:
-    """The held-out splits of `tasks`: action tasks (where wanted, and known to the model) and all others.
+) -> tuple[list[ActionScores], list[WebScores]]:
+    """The held-out splits of `tasks`: actions and plans (where wanted, and the model knows a robot) and all others.
 
     Raises:
       UserError: they are not prepared with the model's vocabulary, or do not fit its prompt; or actions were prepared
         with other bins than the policy's.
     """
-    scores: ActionScores | None = None
+    scores: list[ActionScores] = []
     web: list[WebScores] = []
     with progress_bar(progress) as bar:
         row = bar.add_task("held-out examples", total=examples * len(tasks))
         for task in tasks:
-            is_action = offline.is_action_task(task)
-            if not is_action or actions and isinstance(model, Policy):
-                held_out = offline.read_examples(data_dir, task, model.vocabulary, examples, SPLIT)
-                if is_action:
+            index = read_index(data_dir, task, SPLIT)
+            kind = kind_of_task(index)
+            acts = kind in (ACTION, PLAN)
+            if not acts or (actions and isinstance(model, Policy)):
+                if acts:
                     check_same_actions(model, data_dir, task)
-                    scores = offline.score_actions(model, task, held_out)
+                held_out = read_examples(data_dir, index, model.vocabulary, examples)
+                if kind == ACTION:
+                    scores.append(offline.score_actions(model, task, held_out))
                 else:
-                    web.append(offline.score_web(model, task, held_out, max_len))
+                    web.append(offline.score_web(model, task, kind, held_out, max_len))
             bar.advance(row, examples)
     return scores, web
 
@@ -131,3 +176,12 @@ def check_reads(folder: pathlib.Path, data_dir: pathlib.Path, tasks: Sequence[st
                 f"{task}/{SPLIT} was prepared with vocabulary {prepared[:12]}, {folder} has {known[:12]}; "
                 f"{again(data_dir, task)} with the checkpoint's"
             )
+
+
+def check_drives(folder: pathlib.Path, environments: EnvironmentSource) -> None:
+    """Refuses, before any work, a checkpoint whose actions are other numbers than the environment's."""
+    bins = read_meta(folder)["bins"]
+    if bins is not None:  # weights that know no robot are refused when they are asked to act
+        space = ActionBins.from_json(bins).space
+        where = f"environment {environments.name}"
+        check_actions(environments.spec, space.names, space.units, where, f"the policy {folder}")

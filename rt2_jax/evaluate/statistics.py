@@ -1,6 +1,10 @@
-"""Intervals for success rates."""
+"""Intervals for success rates and for means."""
 
-from scipy.stats import binomtest
+import math
+import statistics
+from collections.abc import Sequence
+
+from scipy import stats
 
 
 def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -29,5 +33,19 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tu
         raise ValueError(f"confidence must lie strictly between 0 and 1, got {confidence}")
     if trials == 0:
         return 0.0, 1.0
-    interval = binomtest(successes, trials).proportion_ci(confidence, method="wilson")
+    interval = stats.binomtest(successes, trials).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
+    """Student's interval of the mean of independent values; None for fewer than two, which say nothing of their spread.
+
+    Args:
+      values: finite numbers.
+      confidence: two-sided coverage in (0, 1).
+    """
+    if len(values) < 2:
+        return None
+    mean, spread = statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
+    half = float(stats.t.ppf((1.0 + confidence) / 2.0, len(values) - 1)) * spread
+    return mean - half, mean + half

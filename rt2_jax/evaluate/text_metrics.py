@@ -81,7 +81,7 @@ def detections(given: Sequence[str], targets: Sequence[str], most: int = IN_FRAM
         return hits / trials if trials else None
 
     return (
-        Metric("recall within 3 cm", rate(found, wanted_count), "fraction", None),
-        Metric("precision within 3 cm", rate(found, given_count), "fraction", None),
+        Metric(f"recall within {DETECTION_RADIUS:.0f}% of the frame", rate(found, wanted_count), "fraction", None),
+        Metric(f"precision within {DETECTION_RADIUS:.0f}% of the frame", rate(found, given_count), "fraction", None),
         Metric("things named, wherever", rate(named, wanted_count), "fraction", None),
     )

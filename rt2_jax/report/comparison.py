@@ -6,7 +6,7 @@ from typing import Any
 
 from rt2_jax.errors import UserError
 from rt2_jax.evaluate.statistics import wilson_interval
-from rt2_jax.report import plots, reference
+from rt2_jax.report import plots
 from rt2_jax.report.page import escape, legend, panel, section, table
 from rt2_jax.report.sections import interval_words, percent, pooled, rows_of
 
@@ -55,8 +55,11 @@ def _web_cell(report: Mapping[str, Any], task: str) -> Cell:
 
 
 def _action_cell(report: Mapping[str, Any]) -> Cell:
-    found = report["actions"]
-    return Cell(None, None, 0) if found is None else Cell(found["token_accuracy"], None, found["examples"])
+    examples = sum(scores["examples"] for scores in report["actions"])
+    if not examples:
+        return Cell(None, None, 0)
+    right = sum(scores["token_accuracy"] * scores["examples"] for scores in report["actions"])
+    return Cell(right / examples, None, examples)
 
 
 def compare(reports: Mapping[str, Mapping[str, Any]]) -> Comparison:
@@ -76,16 +79,15 @@ def compare(reports: Mapping[str, Mapping[str, Any]]) -> Comparison:
     for group, label in _GROUP_ROWS.items():
         cells = tuple(_rate_cell(pooled(rows_of(report, None, group))) for report in reports.values())
         lines.append(Line("policy", label, cells))
-    splits = dict.fromkeys(row["split"] for report in reports.values() for row in rows_of(report, None))
-    for split in splits:
-        facts = reference.split_facts(split)
-        if facts.group == "seen":
+    splits = {row["split"]: row for report in reports.values() for row in rows_of(report, None)}
+    for split, facts in splits.items():
+        if facts["group"] == "seen":
             continue
         cells = tuple(
             _rate_cell(pooled([row for row in rows_of(report, None) if row["split"] == split]))
             for report in reports.values()
         )
-        lines.append(Line("policy", facts.label, cells))
+        lines.append(Line("policy", facts["label"], cells))
     tasks = {score["task"]: score for report in reports.values() for score in report["web"]}
     for task, score in tasks.items():
         label = f"{score['skill']}: {score['metrics'][0]['name']}"

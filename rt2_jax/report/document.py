@@ -76,6 +76,8 @@ def _skill_result(result: SkillResult) -> dict[str, Any]:
     steps = [outcome.steps for outcome in result.outcomes]
     return {
         "split": result.split,
+        "label": result.label,
+        "group": result.group,
         "skill": result.skill,
         "control": result.control,
         "mode": result.mode,
@@ -83,20 +85,33 @@ def _skill_result(result: SkillResult) -> dict[str, Any]:
         "terminated": sum(outcome.terminated for outcome in result.outcomes),
         "max_steps": result.max_steps,
         "mean_steps": round(sum(steps) / len(steps), 2) if steps else None,
-        "episode_results": [dataclasses.asdict(outcome) for outcome in result.outcomes],
+        "measures": [
+            {
+                "name": measure.name,
+                "mean": round(measure.mean, 4),
+                "interval": None if measure.interval is None else [round(end, 4) for end in measure.interval],
+                "episodes": measure.episodes,
+            }
+            for measure in result.measures
+        ],
+        "episode_results": [
+            dataclasses.asdict(dataclasses.replace(outcome, metrics=dict(outcome.metrics)))
+            for outcome in result.outcomes
+        ],
     }
 
 
 def summarise(skills: Iterable[SkillResult]) -> list[dict[str, Any]]:
     """Per split, control and mode: all episodes of all skills together, in the order first met."""
-    totals: dict[tuple[str, str | None, str], list[int]] = {}
+    totals: dict[tuple[str, str, str, str | None, str], list[int]] = {}
     for result in skills:
-        total = totals.setdefault((result.split, result.control, result.mode), [0, 0])
+        row = (result.split, result.label, result.group, result.control, result.mode)
+        total = totals.setdefault(row, [0, 0])
         total[0] += result.successes
         total[1] += result.episodes
     return [
-        {"split": split, "control": control, "mode": mode, **_rate(*total)}
-        for (split, control, mode), total in totals.items()
+        {"split": split, "label": label, "group": group, "control": control, "mode": mode, **_rate(*total)}
+        for (split, label, group, control, mode), total in totals.items()
     ]
 
 
@@ -135,13 +150,15 @@ def _actions(scores: ActionScores) -> dict[str, Any]:
 def build_report(
     provenance: Provenance,
     closed_loop: Sequence[ClosedLoopResult],
-    actions: ActionScores | None = None,
+    actions: Sequence[ActionScores] = (),
     web: Sequence[WebScores] = (),
     reference: tuple[Checkpoint, Sequence[WebScores]] | None = None,
+    environment: str | None = None,
 ) -> dict[str, Any]:
     """Everything found, as a dictionary that fits `SCHEMA`; rates keep four decimals.
 
-    `reference` is the checkpoint whose web skills stand beside this one's (forgetting), with its scores.
+    `reference` is the checkpoint whose web skills stand beside this one's (forgetting), with its scores; `environment`
+    what the closed loop was in.
     """
     skills = [result for run in closed_loop for result in run.skills]
     timings = [run.timing for run in closed_loop]
@@ -157,6 +174,7 @@ def build_report(
         "machine": provenance.machine,
         "versions": provenance.versions,
         "confidence": CONFIDENCE,
+        "environment": environment,
         "closed_loop": [_skill_result(result) for result in skills],
         "summary": summarise(skills),
         "timing": {
@@ -166,7 +184,7 @@ def build_report(
             "control_steps": sum(timing.control_steps for timing in timings),
             "policy_calls": sum(timing.policy_calls for timing in timings),
         },
-        "actions": None if actions is None else _actions(actions),
+        "actions": [_actions(scores) for scores in actions],
         "web": _web(web),
         "forgetting": None
         if reference is None

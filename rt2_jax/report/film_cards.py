@@ -5,14 +5,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rt2_jax.evaluate.action_metrics import TERMINATE
 from rt2_jax.evaluate.results import Film
 from rt2_jax.inputs.prompts import ACTION_MARKER
 from rt2_jax.report import films as film_strips
-from rt2_jax.report import reference
 from rt2_jax.report.page import escape, section
 from rt2_jax.report.sections import CONTROL_LABELS
-
-_TOKEN_LABELS = ("stop", "x", "y", "z", "roll", "pitch", "yaw", "grip")
 
 
 def _film(film: Film) -> str:
@@ -28,7 +26,7 @@ def _film(film: Film) -> str:
         f'<div class="screen" title="Click to stop or go on"><img class="strip" alt="{name}: {words}" src="{source}">'
         f'<span class="badge {badge}">{words}</span><span class="badge step">{len(frames)} frames</span></div>'
         f'<input type="range" min="0" max="{len(frames) - 1}" value="0" aria-label="Frame">'
-        f'<figcaption><div class="said">{name}</div>{_film_words(film)}<div class="tokens">{_chips(film.bins[0])}</div>'
+        f'<figcaption><div class="said">{name}</div>{_film_words(film)}<div class="tokens">{_chips(film)}</div>'
         f'<div class="physical"></div></figcaption>'
         f'<script type="application/json">{_film_data(film, kept)}</script></figure>'
     )
@@ -44,15 +42,17 @@ def _film_words(film: Film) -> str:
     if marker and plan.strip():
         lines.append(f'<div class="plan">{escape(plan.strip())}</div>')
     control = f" · {CONTROL_LABELS[film.control]}" if film.control else ""
-    ending = f"stopped itself after {outcome.steps}" if outcome.terminated else f"time was up after {outcome.steps}"
-    split, skill = reference.split_facts(film.split).label, film.skill.replace("_", " ")
-    lines.append(f'<div class="where">{escape(f"{split} · {skill}{control} · seed {outcome.seed} · {ending}")}</div>')
+    ending = f"ended after {outcome.steps}" if outcome.terminated else f"time was up after {outcome.steps}"
+    skill = film.skill.replace("_", " ")
+    where = f"{film.label} · {skill}{control} · seed {outcome.seed} · {ending}"
+    lines.append(f'<div class="where">{escape(where)}</div>')
     return "".join(lines)
 
 
-def _chips(bins: Sequence[int]) -> str:
+def _chips(film: Film) -> str:
     return "".join(
-        f"<span><b>{value}</b><small>{label}</small></span>" for label, value in zip(_TOKEN_LABELS, bins, strict=True)
+        f"<span><b>{value}</b><small>{'stop' if name == TERMINATE else escape(name)}</small></span>"
+        for name, value in zip(film.names, film.bins[0], strict=True)
     )
 
 
@@ -62,6 +62,8 @@ def _film_data(film: Film, kept: np.ndarray) -> str:
         "steps": film.steps[kept].tolist(),
         "bins": film.bins[kept].tolist(),
         "actions": [[round(float(value), 5) for value in action] for action in film.actions[kept]],
+        "names": film.names,
+        "units": film.units,
     }
     return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
 
@@ -71,7 +73,7 @@ def episodes(films: Sequence[Film]) -> str:
     if not films:
         return ""
     about = (
-        "What the policy saw, with the eight tokens that it decoded at each step and what they mean. Drag the slider "
+        "What the policy saw, with the tokens that it decoded at each step and what they mean. Drag the slider "
         "to stop at a frame; click the picture to go on. Failures are shown as readily as successes."
     )
     grid = f'<div class="films">{"".join(_film(film) for film in films)}</div>'
@@ -83,7 +85,7 @@ def _filters(films: Sequence[Film]) -> str:
         f'<button type="button" data-outcome="{value}" aria-pressed="{str(not value).lower()}">{words}</button>'
         for value, words in (("", "All"), ("success", "Successes"), ("failure", "Failures"))
     )
-    splits = [(split, reference.split_facts(split).label) for split in dict.fromkeys(film.split for film in films)]
+    splits = list({film.split: film.label for film in films}.items())
     controls = [(name, CONTROL_LABELS[name]) for name in dict.fromkeys(film.control for film in films if film.control)]
     selects = _select("split", "every split", splits)
     if controls:

@@ -8,42 +8,53 @@ from rt2_jax.report import plots
 from rt2_jax.report.page import escape, legend, panel, section, table
 from rt2_jax.report.sections import interval_words, percent
 
-_UNITS = {"cm": " cm", "deg": "°", "1": ""}
+_UNITS = {"cm": " cm", "deg": "°"}
+
+
+def _error(dimension: Mapping[str, Any], name: str) -> str:
+    if dimension[name] is None:
+        return ""
+    unit = dimension["unit"]
+    return f"{dimension[name]:.2f}{escape(_UNITS.get(unit, f' {unit}' if unit else ''))}"
 
 
 def actions(report: Mapping[str, Any]) -> str:
-    """Held-out frames: how far greedy actions are from the demonstrations'."""
-    found = report["actions"]
-    if found is None:
+    """Held-out frames: how far greedy actions are from the demonstrations', one part for each task."""
+    if not report["actions"]:
         return ""
+    about = (
+        "Decoded greedily under the grammar. A wrong token may be the neighbouring bin: the errors say how far it is."
+    )
+    body = [part for scores in report["actions"] for part in _task_actions(scores)]
+    return section("Actions on held-out frames", about, *body, anchor="actions")
+
+
+def _task_actions(scores: Mapping[str, Any]) -> tuple[str, ...]:
     rows = [
         (
             escape(dimension["name"]),
             f'<span class="bar" style="width:{120 * dimension["token_accuracy"]:.0f}px"></span> '
             f"{percent(dimension['token_accuracy'])}",
-            *(
-                f"{dimension[name]:.2f}{_UNITS.get(dimension['unit'], ' ' + dimension['unit'])}"
-                for name in ("mean_error", "median_error", "p90_error")
-            ),
+            *(_error(dimension, name) for name in ("mean_error", "median_error", "p90_error")),
+            "" if dimension["sign_accuracy"] is None else percent(dimension["sign_accuracy"]),
         )
-        for dimension in found["dimensions"]
+        for dimension in scores["dimensions"]
     ]
-    extra = [
-        ("all eight tokens right", percent(found["exact_match"])),
-        ("tokens right", percent(found["token_accuracy"])),
-        ("stop or go on right", percent(found["terminate_accuracy"])),
-        ("stops found", percent(found["terminate_recall"])),
-        ("stops that were due", percent(found["terminate_precision"])),
-        ("gripper's sign right", percent(found["gripper_accuracy"])),
+    tiles = [
+        (f"all {len(scores['dimensions'])} tokens right", scores["exact_match"]),
+        ("tokens right", scores["token_accuracy"]),
     ]
-    tiles = "".join(f"<div><b>{value}</b><span>{name}</span></div>" for name, value in extra)
-    about = (
-        f"{found['examples']} held-out frames of <code>{escape(found['task'])}</code>, decoded greedily under the "
-        "grammar. A wrong token may be the neighbouring bin: the errors say how far it is."
-    )
-    body = table(("Dimension", "Token right", "Mean error", "Median", "90%"), rows, frozenset({2, 3, 4}))
-    return section(
-        "Actions on held-out frames", about, panel(body), panel(f'<div class="tiles">{tiles}</div>'), anchor="actions"
+    for dimension in scores["dimensions"]:
+        if dimension["kind"] != "continuous":
+            tiles.append((f"{dimension['name']}: found where it was due", dimension["recall"]))
+            tiles.append((f"{dimension['name']}: due where it was given", dimension["precision"]))
+    counts = f'<p class="about">{scores["examples"]} frames of <code>{escape(scores["task"])}</code></p>'
+    head = ("Dimension", "Token right", "Mean error", "Median", "90%", "Sign right")
+    shown = "".join(f"<div><b>{percent(value)}</b><span>{escape(name)}</span></div>" for name, value in tiles)
+    return (
+        counts,
+        panel(table(head, rows, frozenset({2, 3, 4, 5}))),
+        panel(f'<div class="tiles">{shown}</div>'),
     )
 
 

@@ -12,12 +12,20 @@ const signed = (value, digits) => {
   const size = Math.abs(value).toFixed(digits);
   return +size == 0 ? size : (value < 0 ? "\u2212" : "+") + size;
 };
-const words = action => {
-  if (action[0] >= 0.5) return "stop";
-  const move = action.slice(1, 4).map(v => signed(100 * v, 1)).join(", ");
-  const turn = action.slice(4, 7).map(v => signed(v * 180 / Math.PI, 0) + "\u00b0").join(", ");
-  const grip = action[7] > 0.3 ? "close" : action[7] < -0.3 ? "open" : "half open";
-  return `move ${move} cm \u00b7 turn ${turn} \u00b7 ${grip}`;
+// Unit of a card: how it is shown, factor, digits.
+const units = {m: [" cm", 100, 1], rad: ["\u00b0", 180 / Math.PI, 0]};
+const words = ({names, units: given}, action) => {
+  if (names.some((name, k) => name == "terminate" && action[k] >= 0.5)) return "stop";
+  const parts = [];
+  names.forEach((name, k) => {
+    if (name == "terminate") return;
+    const [unit, factor, digits] = units[given[k]] || [given[k] && " " + given[k], 1, 2];
+    const number = `${name} ${signed(factor * action[k], digits)}`;
+    // Neighbours of one unit share it.
+    if (parts.length && parts.at(-1).unit == unit) parts.at(-1).numbers.push(number);
+    else parts.push({unit, numbers: [number]});
+  });
+  return parts.map(({numbers, unit}) => numbers.join(", ") + unit).join(" \u00b7 ");
 };
 const films = [...document.querySelectorAll(".film")].map(node => {
   const data = JSON.parse(node.querySelector("script").textContent);
@@ -31,7 +39,7 @@ const films = [...document.querySelectorAll(".film")].map(node => {
     strip.style.transform = `translateY(${-100 * index / film.count}%)`;
     find(".step").textContent = `step ${data.steps[index] + 1}`;
     chips.forEach((chip, k) => { chip.textContent = data.bins[index][k]; });
-    find(".physical").textContent = words(data.actions[index]);
+    find(".physical").textContent = words(data, data.actions[index]);
   };
   film.play = on => { film.playing = on; film.wait = 0; screen.classList.toggle("paused", !on); };
   slider.oninput = () => { film.play(false); film.show(+slider.value); };

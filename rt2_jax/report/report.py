@@ -52,6 +52,7 @@ def report_page(
     body = [
         sections.generalisation(report),
         sections.by_skill(report),
+        sections.measures(report),
         film_cards.episodes(films),
         held_out.web(report),
         held_out.actions(report),

@@ -1,12 +1,13 @@
 """``rt2 eval``: one checkpoint, closed loop and held-out data, report.json and report.html."""
 
+import contextlib
 import datetime
 import pathlib
 import shlex
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 from rich.console import Console
@@ -16,9 +17,11 @@ from rt2_jax.errors import UserError
 from rt2_jax.evaluate.results import CONTROLS, ClosedLoopResult
 from rt2_jax.evaluate.run import (
     SPLIT,
+    check_drives,
     check_reads,
     closed_loop_jobs,
     held_out_tasks,
+    open_environments,
     run_closed_loop,
     run_offline,
 )
@@ -29,9 +32,6 @@ from rt2_jax.report.background import training_curves
 from rt2_jax.report.document import Checkpoint, Provenance, build_report, describe_machine, installed_versions
 from rt2_jax.report.report import REPORT_HTML, REPORT_JSON, write_report
 from rt2_jax.train.metrics import METRICS_FILE, read_metrics
-
-if TYPE_CHECKING:  # the simulator is an extra
-    pass
 
 
 def describe_checkpoint(bundle: LoadedBundle) -> Checkpoint:
@@ -50,6 +50,7 @@ def evaluate(
     out_dir: str | pathlib.Path,
     data_dir: str | pathlib.Path | None = None,
     *,
+    env: str | None = None,
     reference: str | pathlib.Path | None = None,
     splits: Sequence[str] | None = None,
     skills: Sequence[str] | None = None,
@@ -70,14 +71,15 @@ def evaluate(
       checkpoint: a bundle or a run's workdir; a run's metrics.jsonl becomes the page's training curves.
       out_dir: where the two files go.
       data_dir: holds prepared data; None leaves out what needs it.
+      env: ``module:factory``, what makes environments to drive (`evaluate.env`); None is the tabletop.
       reference: a checkpoint whose web skills stand beside this one's, e.g. the one before robot data.
-      splits: of `sim.splits.SPLITS`; None is all but the training split.
+      splits: of the environment; None is all but those that run only where they are named.
       skills: keeps only these; None keeps all.
       tasks: prepared tasks whose held-out examples are scored; None is all.
       episodes: for each skill of each split; 0 leaves the closed loop out.
       examples: held-out examples of each prepared task, at most.
       seed: of the first episode.
-      controls: run beside the policy on the seen and the emergent splits; () runs none.
+      controls: run beside the policy on the splits that ask for them; () runs none.
       mode: "action", or "plan" to have the policy state a plan before each action.
       verify: hold every byte of the checkpoints to its hash.
       title: of the page; the checkpoint's folder's name by default.
@@ -99,38 +101,43 @@ def evaluate(
         raise UserError("a reference is compared on prepared data, and there is none; give --data as well")
     if tasks and data_dir is None:
         raise UserError(f"the tasks {', '.join(tasks)} are prepared data, and there is none; give --data as well")
-    if not episodes and (splits or skills):
-        chosen = ", ".join([*(splits or ()), *(skills or ())])
+    if not episodes and (env or splits or skills):
+        chosen = ", ".join([*([env] if env else []), *(splits or ()), *(skills or ())])
         raise UserError(f"{chosen} would be driven in episodes, and their number is 0; give episodes, or leave it out")
     data = None if data_dir is None else pathlib.Path(data_dir)
-    # What is asked for is checked here; the work starts below.
-    held_out = held_out_tasks(data, tasks) if data else []
-    jobs = closed_loop_jobs(splits, skills, episodes, seed, controls) if episodes else []
-    for folder in (checkpoint, *([] if reference is None else [reference])):
-        check_reads(pathlib.Path(folder), data, held_out)
-    if reference is not None:
-        open_folder(reference, verify)
-    for name in (REPORT_JSON, REPORT_HTML):
-        check_file(pathlib.Path(out_dir) / name)
-    bundle = load_bundle(checkpoint, verify=verify)
-    described = describe_checkpoint(bundle)
-    if jobs or bundle.bins:
-        model = make_policy(bundle)
-    else:
-        model = make_text_model(bundle, bundle.meta.get("prompt_len") or PROMPT_LEN)
-    max_len = bundle.meta.get("target_len") or ANSWER_LEN
-    runs: list[ClosedLoopResult] = []
-    scores, web, before = None, [], None
-    if data:
-        scores, web = run_offline(model, data, held_out, examples, max_len, progress)
-    if jobs:
-        runs = [run_closed_loop(model, jobs, mode, progress)]
-    if reference is not None:
-        old = load_bundle(reference, verify=False)  # verified above
-        old_model = make_text_model(old, old.meta.get("prompt_len") or PROMPT_LEN)
-        old_len = old.meta.get("target_len") or ANSWER_LEN
-        _, old_web = run_offline(old_model, data, held_out, examples, old_len, progress, actions=False)
-        before = (describe_checkpoint(old), old_web)
+    with contextlib.ExitStack() as opened:
+        # What is asked for is checked here; the work starts below.
+        held_out = held_out_tasks(data, tasks) if data else []
+        environments, jobs = None, []
+        if episodes:
+            environments = opened.enter_context(contextlib.closing(open_environments(env)))
+            jobs = closed_loop_jobs(environments.spec, splits, skills, episodes, seed, controls)
+            check_drives(pathlib.Path(checkpoint), environments)
+        for folder in (checkpoint, *([] if reference is None else [reference])):
+            check_reads(pathlib.Path(folder), data, held_out)
+        if reference is not None:
+            open_folder(reference, verify)
+        for name in (REPORT_JSON, REPORT_HTML):
+            check_file(pathlib.Path(out_dir) / name)
+        bundle = load_bundle(checkpoint, verify=verify)
+        described = describe_checkpoint(bundle)
+        if environments or bundle.bins:
+            model = make_policy(bundle)
+        else:
+            model = make_text_model(bundle, bundle.meta.get("prompt_len") or PROMPT_LEN)
+        max_len = bundle.meta.get("target_len") or ANSWER_LEN
+        runs: list[ClosedLoopResult] = []
+        scores, web, before = [], [], None
+        if data:
+            scores, web = run_offline(model, data, held_out, examples, max_len, progress)
+        if environments:
+            runs = [run_closed_loop(model, environments, jobs, mode, progress)]
+        if reference is not None:
+            old = load_bundle(reference, verify=False)  # verified above
+            old_model = make_text_model(old, old.meta.get("prompt_len") or PROMPT_LEN)
+            old_len = old.meta.get("target_len") or ANSWER_LEN
+            _, old_web = run_offline(old_model, data, held_out, examples, old_len, progress, actions=False)
+            before = (describe_checkpoint(old), old_web)
     provenance = Provenance(
         title=title or pathlib.Path(checkpoint).resolve().name,
         created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -142,7 +149,7 @@ def evaluate(
         machine=describe_machine(jax.default_backend(), [device.device_kind for device in jax.devices()]),
         versions=installed_versions(),
     )
-    report = build_report(provenance, runs, scores, web, before)
+    report = build_report(provenance, runs, scores, web, before, environments.name if environments else None)
     films = [film for run in runs for film in run.films]
     curves = training_curves(read_metrics(pathlib.Path(checkpoint) / METRICS_FILE))
     json_path, html_path = write_report(pathlib.Path(out_dir), report, films, curves)

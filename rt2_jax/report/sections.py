@@ -40,11 +40,7 @@ def pooled(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
 
 def rows_of(report: Mapping[str, Any], control: str | None, group: str | None = None) -> list[Mapping[str, Any]]:
     """The summary's rows of one control, in one group of splits (None: all)."""
-    return [
-        row
-        for row in report["summary"]
-        if row["control"] == control and group in (None, reference.split_facts(row["split"]).group)
-    ]
+    return [row for row in report["summary"] if row["control"] == control and group in (None, row["group"])]
 
 
 def _series(group: str) -> str:
@@ -79,7 +75,7 @@ def headline(report: Mapping[str, Any]) -> str:
         ("seen", "Seen tasks", "policy"),
         ("unseen", "Unseen", "unseen"),
         ("emergent", "Emergent", "emergent"),
-        ("other", "Other splits", "l5"),
+        ("other", "Tasks", "l5"),
     ):
         total = pooled(rows_of(report, None, group))
         if total is not None:
@@ -126,10 +122,10 @@ def generalisation(report: Mapping[str, Any]) -> str:
     controls: list[str] = []
     has_paper = False
     for group, heading in reference.GROUPS.items():
-        splits = list(dict.fromkeys(row["split"] for row in rows_of(report, None, group)))
+        splits = {row["split"]: row["label"] for row in rows_of(report, None, group)}
         rows += [plots.Row(heading.upper())] if splits else []
-        for split in splits:
-            facts = reference.split_facts(split)
+        for split, label in splits.items():
+            paper = reference.paper_figures(report, split)
             marks: list[plots.Mark] = []
             episodes = 0
             for row in (row for row in report["summary"] if row["split"] == split):
@@ -143,19 +139,19 @@ def generalisation(report: Mapping[str, Any]) -> str:
                     plots.Mark(series, row["rate"], tuple(row["interval"]), _note(name, row), thin=control is not None)
                 )
             signs: tuple[plots.Reference, ...] = ()
-            if facts.paper is not None:
+            if paper is not None:
                 has_paper = True
                 signs = tuple(
                     plots.Reference(series, value / 100, f"paper, real robot, {model}: {value}%")
                     for model, series, value in zip(
-                        reference.PAPER_MODELS, ("paper-ring", "paper", ""), facts.paper, strict=True
+                        reference.PAPER_MODELS, ("paper-ring", "paper", ""), paper, strict=True
                     )
                     if series
                 )
-            rows.append(plots.Row(facts.label, f"{episodes} episodes", tuple(marks), signs))
+            rows.append(plots.Row(label, f"{episodes} episodes", tuple(marks), signs))
     if not rows:
         return ""
-    groups = dict.fromkeys(reference.split_facts(row["split"]).group for row in rows_of(report, None))
+    groups = dict.fromkeys(row["group"] for row in rows_of(report, None))
     entries = [(_series(group), f"policy, {group}") for group in reference.GROUPS if group in groups]
     entries += [(control, CONTROL_LABELS[control]) for control in controls]
     if has_paper:
@@ -176,14 +172,12 @@ def by_skill(report: Mapping[str, Any]) -> str:
     if not results:
         return ""
     skills = list(dict.fromkeys(row["skill"] for row in results))
-    groups = [g for g in reference.GROUPS if any(reference.split_facts(row["split"]).group == g for row in results)]
+    groups = [g for g in reference.GROUPS if any(row["group"] == g for row in results)]
     rows = []
     for skill in skills:
         marks = []
         for group in groups:
-            total = pooled(
-                [r for r in results if r["skill"] == skill and reference.split_facts(r["split"]).group == group]
-            )
+            total = pooled([row for row in results if row["skill"] == skill and row["group"] == group])
             if total is not None:
                 note = _note(f"{skill}, {group}", total)
                 marks.append(plots.Mark(_series(group), total["rate"], total["interval"], note))
@@ -199,7 +193,7 @@ def by_skill(report: Mapping[str, Any]) -> str:
 def _matrix(results: Sequence[Mapping[str, Any]], skills: Sequence[str]) -> str:
     head = "<tr><th></th>" + "".join(f"<th>{escape(skill.replace('_', ' '))}</th>" for skill in skills) + "</tr>"
     body = []
-    for split in dict.fromkeys(row["split"] for row in results):
+    for split, label in {row["split"]: row["label"] for row in results}.items():
         cells = []
         for skill in skills:
             found = pooled([row for row in results if row["split"] == split and row["skill"] == skill])
@@ -211,15 +205,39 @@ def _matrix(results: Sequence[Mapping[str, Any]], skills: Sequence[str]) -> str:
                 f'<td><span class="cell" style="--v:{found["rate"]:.2f}">{percent(found["rate"])}'
                 f"<small>{small}</small></span></td>"
             )
-        body.append(f'<tr><th class="row">{escape(reference.split_facts(split).label)}</th>{"".join(cells)}</tr>')
+        body.append(f'<tr><th class="row">{escape(label)}</th>{"".join(cells)}</tr>')
     return f'<table class="matrix">{head}{"".join(body)}</table>'
+
+
+def measures(report: Mapping[str, Any]) -> str:
+    """What the environment measured besides success, a column for each name."""
+    rows = [row for row in report["closed_loop"] if row["measures"]]
+    if not rows:
+        return ""
+    found = list(dict.fromkeys(measure["name"] for row in rows for measure in row["measures"]))
+    body = []
+    for row in rows:
+        cells = {measure["name"]: measure_words(measure) for measure in row["measures"]}
+        run = CONTROL_LABELS.get(row["control"], "policy").removeprefix("control: ")
+        words = (row["label"], row["skill"].replace("_", " "), run, *(cells.get(name, "–") for name in found))
+        body.append(tuple(map(escape, words)))
+    head = ("Split", "Skill", "What was run", *map(escape, found))
+    about = "Means over episodes of what the environment measured at their ends, with Student's 95% intervals."
+    numeric = frozenset(range(3, len(head)))
+    return section("What else was measured", about, panel(table(head, body, numeric)), anchor="measures")
+
+
+def measure_words(measure: Mapping[str, Any]) -> str:
+    """A mean, and the ends of its interval where it has one."""
+    ends = measure["interval"]
+    return f"{measure['mean']:.4g}" + (f" ({ends[0]:.4g} to {ends[1]:.4g})" if ends else "")
 
 
 def numbers(report: Mapping[str, Any]) -> str:
     """Every closed-loop number in one table."""
     rows = [
         (
-            escape(reference.split_facts(row["split"]).label),
+            escape(row["label"]),
             escape(row["skill"].replace("_", " ")),
             escape(CONTROL_LABELS.get(row["control"], "policy").removeprefix("control: ")),
             f"{row['successes']} / {row['episodes']}",
@@ -232,7 +250,7 @@ def numbers(report: Mapping[str, Any]) -> str:
     ]
     if not rows:
         return ""
-    head = ("Split", "Skill", "What was run", "Successes", "Rate", "95% interval", "Stopped itself", "Mean steps")
+    head = ("Split", "Skill", "What was run", "Successes", "Rate", "95% interval", "Ended early", "Mean steps")
     body = panel(table(head, rows, frozenset({3, 4, 5, 6, 7})))
     listing = f"<details><summary>Show all {len(rows)} rows</summary>{body}</details>"
     return section("Every count", "", listing, anchor="numbers")

@@ -6,9 +6,8 @@ from typing import Any
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
-from rt2_jax.report import reference
 from rt2_jax.report.comparison import Comparison
-from rt2_jax.report.sections import CONTROL_LABELS, interval_words, percent
+from rt2_jax.report.sections import CONTROL_LABELS, interval_words, measure_words, percent
 
 _BAR_CELLS = 20
 
@@ -34,7 +33,7 @@ def _closed_loop(report: Mapping[str, Any]) -> RenderableType:
     table = _table("Closed loop", "split", "", "rate", "95%", "episodes", left=2)
     order = list(dict.fromkeys(row["split"] for row in report["summary"]))
     for row in sorted(report["summary"], key=lambda row: order.index(row["split"])):
-        name = reference.split_facts(row["split"]).label
+        name = row["label"]
         if row["control"]:
             name = f"  {CONTROL_LABELS[row['control']]}"
         style = "dim" if row["control"] else ""
@@ -71,19 +70,37 @@ def _value(value: float | None, unit: str) -> str:
 
 
 def _actions(report: Mapping[str, Any]) -> RenderableType:
-    actions = report["actions"]
-    table = _table("Actions, held out", "dimension", "tokens right", "mean error", "median", "90%", "unit")
-    for row in actions["dimensions"]:
-        errors = (f"{row[name]:.2f}" for name in ("mean_error", "median_error", "p90_error"))
-        table.add_row(row["name"], percent(row["token_accuracy"]), *errors, row["unit"])
-    table.add_row("terminate", percent(actions["terminate_accuracy"]), "", "", "", "")
+    columns = ("dimension", "tokens right", "mean error", "median", "90%", "unit", "found", "due")
+    table = _table("Actions, held out", *columns)
+    for scores in report["actions"]:
+        for row in scores["dimensions"]:
+            errors = [row[name] for name in ("mean_error", "median_error", "p90_error")]
+            cells = ["" if error is None else f"{error:.2f}" for error in errors]
+            is_flag = row["kind"] != "continuous"
+            flags = [percent(row[name]) if is_flag else "" for name in ("recall", "precision")]
+            table.add_row(row["name"], percent(row["token_accuracy"]), *cells, row["unit"], *flags)
+    return table
+
+
+def _measures(report: Mapping[str, Any]) -> RenderableType:
+    table = _table("Measured by the environment", "split", "skill", "", "measure", "mean (95%)", left=4)
+    for row in report["closed_loop"]:
+        for measure in row["measures"]:
+            run = CONTROL_LABELS.get(row["control"], "")
+            table.add_row(row["label"], row["skill"], run, measure["name"], measure_words(measure))
     return table
 
 
 def summary_tables(report: Mapping[str, Any]) -> RenderableType:
     """The report for `rich.console.Console.print`; sections without numbers are left out."""
     parts: list[RenderableType] = []
-    for found, part in ((report["summary"], _closed_loop), (report["web"], _web), (report["actions"], _actions)):
+    measured = any(row["measures"] for row in report["closed_loop"])
+    for found, part in (
+        (report["summary"], _closed_loop),
+        (measured, _measures),
+        (report["web"], _web),
+        (report["actions"], _actions),
+    ):
         if found:
             parts += [part(report), ""]
     return Group(*parts)

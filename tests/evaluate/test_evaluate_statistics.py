@@ -4,10 +4,11 @@ import math
 import statistics
 
 import pytest
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rt2_jax.evaluate.statistics import wilson_interval
+from rt2_jax.evaluate.statistics import mean_interval, wilson_interval
 
 
 @given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(0.5, 0.999))
@@ -50,3 +51,10 @@ def test_no_trials_say_nothing():
 def test_refuses_impossible_arguments(arguments):
     with pytest.raises(ValueError, match="must lie"):
         wilson_interval(*arguments)
+
+
+def test_student_s_interval_is_of_the_mean():
+    values = [1.0, 2.0, 4.0, 7.0]
+    expected = scipy.stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
+    assert mean_interval(values) == pytest.approx((expected.low, expected.high))
+    assert mean_interval([3.0]) is None and mean_interval([2.0, 2.0]) == (2.0, 2.0)

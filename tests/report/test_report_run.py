@@ -96,7 +96,7 @@ def test_everything_from_a_bundle_to_the_files(workplace, tmp_path, capsys):
         ("symbols", "other_image", 1),
         ("unseen_objects_easy", None, 1),
     ]
-    assert report["actions"]["examples"] == 3
+    assert [scores["examples"] for scores in report["actions"]] == [3]
     assert [score["task"] for score in report["web"]] == ["tabletop_web_locate"]
     assert [score["task"] for score in report["forgetting"]["web"]] == ["tabletop_web_locate"]
     assert report["checkpoint"]["model"] == "speck" and report["checkpoint"]["step"] == 7
@@ -154,7 +154,7 @@ def test_only_the_tasks_named_are_scored(workplace, tmp_path):
         )
 
     report = scored("tabletop_web_locate")
-    assert report["actions"] is None and [score["task"] for score in report["web"]] == ["tabletop_web_locate"]
+    assert report["actions"] == [] and [score["task"] for score in report["web"]] == ["tabletop_web_locate"]
     with pytest.raises(UserError, match="'tabletop_web_vqa' is not prepared in .*; choose from tabletop_robot_action"):
         scored("tabletop_web_vqa")
 
@@ -186,7 +186,7 @@ def test_weights_that_were_shown_no_robot_are_scored_in_text(workplace, tmp_path
     meta = {**bundle.meta, "card": None, "bins": None, "grammar": None}
     save_bundle(tmp_path / "vlm", bundle.params, meta, bundle.vocabulary)
     report = evaluate(tmp_path / "vlm", tmp_path / "out", workplace / "data", episodes=0, examples=2, progress=False)
-    assert report["actions"] is None and [score["task"] for score in report["web"]] == ["tabletop_web_locate"]
+    assert report["actions"] == [] and [score["task"] for score in report["web"]] == ["tabletop_web_locate"]
     with pytest.raises(UserError, match="know no robot"):
         evaluate(tmp_path / "vlm", tmp_path / "out", episodes=1, splits=["seen"], progress=False)
 
