@@ -45,12 +45,15 @@ def add_data(verbs) -> None:
     prepare = add_verb(
         kinds, "prepare", _data_prepare, "turn datasets into tokens",
         "Runs seqio tasks once and writes their examples to DATA/prepared as ArrayRecord, which training reads at any\n"
-        "position without TensorFlow.",
+        "position without TensorFlow. The weights of a mixture are recorded beside them: --config.mixture=NAME.",
     )  # fmt: skip
     prepare.add_argument("--data", type=path, required=True, help="the folder that rt2 data build wrote to")
     which = prepare.add_mutually_exclusive_group()
     which.add_argument("--tasks", type=names, default=None, help="comma-separated tasks (default: all registered)")
-    which.add_argument("--mixture", type=text, default=None, help="the tasks of a mixture, e.g. tabletop_cofinetune_50")
+    which.add_argument(
+        "--mixture", type=text, default=None,
+        help="the tasks of a seqio mixture, such as tabletop_cofinetune_50; its weights are recorded for training",
+    )  # fmt: skip
     prepare.add_argument("--vocabulary", type=path, default=None, help="SentencePiece model (default: shipped)")
     prepare.add_argument("--task-modules", type=names, default=[], help="modules that register tasks of your own")
     prepare.add_argument(
@@ -108,12 +111,12 @@ def _data_build(arguments) -> None:
 
 def _data_prepare(arguments) -> None:
     with quiet_tensorflow():
-        from rt2_jax.data.mixtures import mixture_weights
         from rt2_jax.datasets.prepare import prepare
 
     prepare(
         arguments.data,
-        tasks=list(mixture_weights(arguments.mixture)) if arguments.mixture else arguments.tasks,
+        tasks=arguments.tasks,
+        mixture=arguments.mixture,
         vocabulary=arguments.vocabulary,
         task_modules=arguments.task_modules,
         image_size=arguments.image_size,

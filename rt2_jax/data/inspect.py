@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from rt2_jax.data.mixtures import MIXTURES
+from rt2_jax.data.mixtures import read_mixture, recorded_mixtures
 from rt2_jax.data.reader import PreparedSplit
 from rt2_jax.data.records import SPLITS, PreparedIndex, prepared_dir, prepared_tasks, read_index
 from rt2_jax.data.schedule import make_schedule
@@ -68,7 +68,7 @@ def inspect(
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(out) as partial:
         contact_sheet(rows).save(partial, SHEET_FORMATS[out.suffix.lower()])
-    parts = [counts_table(data_dir, names), *shares_tables(names), f"examples of {split}: {out}"]
+    parts = [counts_table(data_dir, names), *shares_tables(data_dir, names), f"examples of {split}: {out}"]
     return "\n\n".join(parts)
 
 
@@ -82,10 +82,11 @@ def counts_table(data_dir: pathlib.Path, names: Sequence[str]) -> str:
     return _aligned(lines)
 
 
-def shares_tables(names: Sequence[str], batch_size: int = 64) -> list[str]:
-    """The shipped mixtures that these tasks make up: weights, exact shares, and examples in a batch."""
+def shares_tables(data_dir: pathlib.Path, names: Sequence[str], batch_size: int = 64) -> list[str]:
+    """The recorded mixtures that these tasks make up: weights, exact shares, and examples in a batch."""
     tables = []
-    for mixture, weights in MIXTURES.items():
+    for mixture in recorded_mixtures(data_dir):
+        weights = read_mixture(data_dir, mixture)
         if not set(weights) <= set(names):
             continue
         schedule = make_schedule(weights, batch_size)

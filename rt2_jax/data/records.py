@@ -17,10 +17,9 @@ import numpy as np
 
 from rt2_jax.actions.bins import ActionBins
 from rt2_jax.actions.card import STATISTICS, DatasetCard, card_from_json, card_to_json
-from rt2_jax.data.mixtures import ROBOT, WEB
+from rt2_jax.data.sealed import is_there, read_sealed
 from rt2_jax.errors import UserError
-from rt2_jax.files.manifest import MANIFEST_NAME, find_damage, read_manifest, told
-from rt2_jax.typed import Count, Natural, build, check_fields, read_json, shown
+from rt2_jax.typed import Count, Natural, build, check_fields, shown
 
 FORMAT = 2
 KIND = "prepared split"
@@ -156,22 +155,14 @@ def read_index(data_dir: str | pathlib.Path, task: str, split: str) -> PreparedI
     path = folder / INDEX_NAME
     if not is_prepared(folder):
         known = ", ".join(prepared_tasks(data_dir)) or "none"
-        raise UserError(f"{folder} is not a prepared split (prepared tasks: {known}); run `rt2 data prepare` first")
+        raise UserError(f"{folder} is not a prepared split (prepared tasks: {known}); {again(data_dir, task, False)}")
     mend = again(data_dir, task)
-    damage = _why_damaged(folder)
-    if damage:
-        raise UserError(f"{folder}: {damage}; {mend}")
+    fields = read_sealed(folder, KIND, INDEX_NAME, FORMAT, mend)
     try:
-        fields = read_json(path, fix=mend)
-        version = fields.pop("format", None)
-        if type(version) is not int or version != FORMAT:
-            raise UserError(f"{path}: format {shown(version)}, this release reads {FORMAT}; {mend}")
         index = _index(fields, str(path))
     except KeyError as error:
         raise UserError(f"{path} is damaged ({error} is missing); {mend}") from error
     except UserError as error:
-        if mend in str(error):
-            raise
         raise UserError(f"{path} is damaged ({error}); {mend}") from error
     if (index.task, index.split) != (task, split):
         raise UserError(f"{path} describes {index.task}/{index.split}, not {task}/{split}; {mend}")
@@ -180,21 +171,7 @@ def read_index(data_dir: str | pathlib.Path, task: str, split: str) -> PreparedI
 
 def is_prepared(folder: pathlib.Path) -> bool:
     """Whether a folder is a prepared split, whole or damaged."""
-    return (folder / INDEX_NAME).is_file() or (folder / MANIFEST_NAME).is_file()
-
-
-def _why_damaged(folder: pathlib.Path) -> str | None:
-    try:
-        manifest = read_manifest(folder)
-        if manifest is None:
-            return f"prepared by an earlier release or damaged (no {MANIFEST_NAME})"
-        if manifest.kind != KIND or INDEX_NAME not in manifest.files:
-            return f"it is sealed as {told(manifest)}, not as {KIND}"
-        return find_damage(folder, manifest, [INDEX_NAME])
-    except UserError:
-        return f"{MANIFEST_NAME} is damaged"
-    except OSError as error:
-        return f"it cannot be read ({error.strerror})"
+    return is_there(folder, INDEX_NAME)
 
 
 def action_meaning(
@@ -275,10 +252,11 @@ def _first_difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple
     return None
 
 
-def again(data_dir: str | pathlib.Path, task: str) -> str:
-    """The fix for anything that is wrong with a prepared task."""
-    command = shlex.join(["rt2", "data", "prepare", "--data", str(data_dir), "--tasks", task, "--overwrite"])
-    return f"run `{command}`" + ("" if task in {*ROBOT, *WEB} else ", with the --task-modules that register the task")
+def again(data_dir: str | pathlib.Path, task: str, overwrite: bool = True) -> str:
+    """The fix for anything that is wrong with a prepared task, or without `overwrite` for one that is not prepared."""
+    words = ["rt2", "data", "prepare", "--data", str(data_dir), "--tasks", task]
+    command = shlex.join([*words, "--overwrite"] if overwrite else words)
+    return f"run `{command}`, with the --task-modules that register the task, if any"
 
 
 def _index(fields: Mapping[str, Any], where: str) -> PreparedIndex:

@@ -16,7 +16,8 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from rich.progress import Progress
 
 from rt2_jax.actions import ActionBins, DatasetCard
-from rt2_jax.data.mixtures import ROBOT, WEB
+from rt2_jax.data.mixtures import FOLDER as MIXTURES_FOLDER
+from rt2_jax.data.mixtures import record_mixture
 from rt2_jax.data.records import (
     INDEX_NAME,
     KIND,
@@ -31,8 +32,9 @@ from rt2_jax.data.records import (
     prepared_dir,
     read_index,
 )
+from rt2_jax.datasets.seqio_mixtures import resolve_mixture
 from rt2_jax.datasets.seqio_vocabulary import SeqioVocabulary
-from rt2_jax.datasets.tabletop.tasks import register
+from rt2_jax.datasets.tabletop import tasks as tabletop
 from rt2_jax.datasets.task_modules import registered_by
 from rt2_jax.datasets.tasks import ActionFeature
 from rt2_jax.datasets.tfds_folder import INFO_NAME
@@ -72,6 +74,7 @@ def prepare(
     vocabulary: Vocabulary | str | pathlib.Path | None = None,
     overwrite: bool = False,
     *,
+    mixture: str | None = None,
     task_modules: Sequence[str] = (),
     image_size: int | None = None,
     prompt_len: int | None = None,
@@ -83,6 +86,7 @@ def prepare(
     Args:
         data_dir: where `build` wrote the tabletop's datasets, and where prepared data goes.
         tasks: names in seqio's registry; None takes the tabletop's and all that `task_modules` register.
+        mixture: a name in seqio's registry, in place of `tasks`: its tasks are prepared, and their weights recorded.
         splits: those that a task does not have are passed over.
         vocabulary: of the tasks, or its file; None is the shipped one.
         overwrite: prepare again what was prepared otherwise, or from other data.
@@ -96,15 +100,19 @@ def prepare(
         The index of every split, kept ones included.
 
     Raises:
-        UserError: an unknown task, one with another vocabulary, a damaged dataset, data prepared otherwise or damaged,
-            a split that another process is preparing, a bad example, a full disk.
+        UserError: an unknown task or mixture, a task with another vocabulary, a damaged dataset, data prepared
+            otherwise or damaged, a split that another process is preparing, a bad example, a full disk.
     """
     data_dir = pathlib.Path(data_dir)
     if not isinstance(vocabulary, Vocabulary):
         vocabulary = Vocabulary.load(vocabulary) if vocabulary else Vocabulary.load()
     if image_size is not None and not 1 <= image_size <= MAX_IMAGE_SIZE:
         raise UserError(f"image size is {image_size}; choose 1 to {MAX_IMAGE_SIZE}")
-    names = _registered(data_dir, vocabulary, tasks, task_modules)
+    known = _register(data_dir, vocabulary, task_modules, tasks if mixture is None else [mixture])
+    mixed = resolve_mixture(mixture) if mixture is not None else None
+    names = list(mixed.weights if mixed else known if tasks is None else tasks)
+    for name in names:
+        _check_name(name, known)
     limits = Limits(image_size, prompt_len, target_len)
     indices = []
     with progress_bar(show_progress) as progress:
@@ -123,23 +131,27 @@ def prepare(
                     f"{index.task}/{index.split}: {index.dropped} of {index.dropped + index.num_examples} examples are "
                     f"longer than prompt_len {prompt_len} or target_len {target_len} and were left out"
                 )
+    if mixed:
+        record_mixture(data_dir, mixed)
     return indices
 
 
-def _registered(
-    data_dir: pathlib.Path, vocabulary: Vocabulary, tasks: Sequence[str] | None, modules: Sequence[str]
+def _register(
+    data_dir: pathlib.Path, vocabulary: Vocabulary, modules: Sequence[str], asked: Sequence[str] | None
 ) -> list[str]:
-    known: list[str] = []
-    for module in modules:
-        known += registered_by(module, data_dir, vocabulary)
-    own = {*ROBOT, *WEB}
-    if tasks is None and not modules or own & set(tasks or ()):
-        known += register(data_dir, vocabulary)
-    for task in known if tasks is None else tasks:
-        if task not in seqio.TaskRegistry.names():
-            choices = ", ".join(sorted({*known, *own, *seqio.TaskRegistry.names()}))
-            raise UserError(f"task {task!r} is not registered; choose from: {choices}; or name its module")
-    return list(tasks) if tasks is not None else known
+    """Registers the tabletop's tasks where its datasets are, and those of the user's modules; the tasks by default."""
+    own: list[str] = []
+    if tabletop.is_built(data_dir) or (not modules if asked is None else any(map(tabletop.offers, asked))):
+        own = tabletop.register(data_dir, vocabulary)
+    return [name for module in modules for name in registered_by(module, data_dir, vocabulary)] if modules else own
+
+
+def _check_name(task: str, known: Sequence[str]) -> None:
+    if task not in seqio.TaskRegistry.names():
+        choices = ", ".join(sorted({*known, *seqio.TaskRegistry.names()})) or "none"
+        raise UserError(f"task {task!r} is not registered; choose from: {choices}; or name its module")
+    if task == MIXTURES_FOLDER:
+        raise UserError(f"task {task!r} has the name of a folder of prepared data; give it another")
 
 
 def _check_vocabulary(task: seqio.Task, vocabulary: Vocabulary) -> None:

@@ -3,14 +3,17 @@ import pytest
 from PIL import Image
 
 from rt2_jax.data.inspect import inspect
-from rt2_jax.data.mixtures import ROBOT
+from rt2_jax.data.mixtures import Mixture, record_mixture
 from rt2_jax.errors import UserError
 from rt2_jax.tokens import Vocabulary
 
 
 def test_inspect_counts_shares_and_draws(tmp_path, prepared):
     sha256 = Vocabulary.load().sha256
-    for number, task in enumerate(ROBOT):
+    weights = {"tabletop_robot_action": 0.2, "tabletop_robot_plan": 0.8}
+    record_mixture(tmp_path, Mixture("robot", weights))
+    record_mixture(tmp_path, Mixture("all", {**weights, "absent": 1.0}))
+    for number, task in enumerate(weights):
         prepared(tmp_path, task, 40, vocabulary=sha256, first_token=1300, dropped=1234 * number)
     prepared(tmp_path, "tabletop_robot_plan", 3, "validation", vocabulary=sha256)
     text = inspect(tmp_path, per_task=4)
@@ -20,7 +23,7 @@ def test_inspect_counts_shares_and_draws(tmp_path, prepared):
     assert ["tabletop_robot_plan", "validation", "3", "0", "1", "4", "8", "px"] in lines
     # 20% of 64 is 12.8.
     assert ["tabletop_robot_action", "20.0%", "12", "or", "13"] in lines
-    assert "tabletop_cofinetune_50" not in text
+    assert ["robot", "share", "of", "a", "batch", "of", "64"] in lines and "all " not in text
 
     with Image.open(tmp_path / "inspect.png") as sheet:
         pixels = np.asarray(sheet.convert("RGB")).astype(int)

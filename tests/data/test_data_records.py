@@ -49,7 +49,10 @@ def test_an_index_comes_back_as_it_was(tmp_path, prepared):
 
 def test_a_split_that_is_not_prepared_names_the_command(tmp_path, prepared):
     prepared(tmp_path, "one", 5)
-    with pytest.raises(UserError, match=r"validation is not a prepared split .*tasks: one.*run `rt2 data prepare`"):
+    with pytest.raises(
+        UserError,
+        match=r"validation is not a prepared split .*tasks: one.*run `rt2 data prepare --data .* --tasks one`",
+    ):
         read_index(tmp_path, "one", "validation")
 
 
