@@ -2,15 +2,13 @@
 
 import numpy as np
 import pytest
-from array_record.python import array_record_module
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rt2_jax.data.records import PreparedIndex, Record, encode_record, index_to_json, prepared_dir
+from rt2_jax.data.writer import write_frames, write_split
 from rt2_jax.errors import UserError
 from rt2_jax.evaluate import offline
 from rt2_jax.evaluate.offline import Example
-from rt2_jax.files.writing import seal
 from rt2_jax.inputs.images import encode_jpeg
 from rt2_jax.inputs.prompts import plan_prompt, plan_target, robot_prompt
 from rt2_jax.tokens.action_text import action_text, parse_action_text
@@ -174,20 +172,15 @@ def test_instructions_come_back_out_of_their_prompts():
 @pytest.fixture
 def prepared(tmp_path):
     vocabulary = Vocabulary.load()
-    folder = prepared_dir(tmp_path, "tabletop_web_vqa", "validation")
-    folder.mkdir(parents=True)
-    writer = array_record_module.ArrayRecordWriter(str(folder / "part-00000.array_record"), "group_size:1")
+    examples = []
     for index in range(11):
         prompt = np.array(vocabulary.encode(f"Answer in en: how many are {index}?"), np.int32)
         target = np.array([*vocabulary.encode(f"{index} cubes"), vocabulary.eos_id], np.int32)
-        image = np.full((16, 16, 3), 20 * index, np.uint8)
-        writer.write(encode_record(Record((encode_jpeg(image),), prompt, target, "tabletop_web_vqa")))
-    writer.close()
-    index = PreparedIndex(
-        "tabletop_web_vqa", "validation", 11, (("part-00000.array_record", 11),), vocabulary.sha256, 16, 1, 32, 8
-    )
-    (folder / "index.json").write_text(index_to_json(index), encoding="utf-8")
-    seal(folder, "prepared split")
+        image = encode_jpeg(np.full((16, 16, 3), 20 * index, np.uint8))
+        examples.append(([image], prompt, target, ""))
+    task, frames = "tabletop_web_vqa", ({"image": images} for images, *_ in examples)
+    cameras = write_frames(tmp_path, task, "validation", ["image"], frames, task=task)
+    write_split(tmp_path, task, "validation", examples, cameras, vocabulary=vocabulary.sha256)
     return tmp_path, vocabulary
 
 

@@ -57,7 +57,8 @@ def register(data_dir: str | pathlib.Path, vocabulary: Vocabulary | None = None)
     if holds_dataset(web):
         for kind in WEB_KINDS:
             name = f"{features.WEB_NAME}_{kind}"
-            register_image_text_task(name, web, _annotations_of(kind), _WEB_PROMPTS[kind], vocabulary=vocabulary)
+            annotations, prompt = _annotations_of(kind), _WEB_PROMPTS[kind]
+            register_image_text_task(name, web, annotations, prompt, kind=kind, vocabulary=vocabulary)
             names.append(name)
     if not names:
         raise UserError(
