@@ -5,7 +5,8 @@ from rt2_jax.errors import UserError
 
 MAX_EXAMPLES = 2**36  # of a dataset: the streams of its scenes are numbered with so many bits
 
-MAX_IMAGE_SIZE = 4096  # of prepared frames, as in data.prepare
+MAX_IMAGE_SIZE = 4096  # of prepared frames, as in datasets.prepare
+MAX_TOKENS = 2**20  # of a prompt or target
 
 
 def add_data(verbs) -> None:
@@ -45,23 +46,32 @@ def add_data(verbs) -> None:
     prepare = add_verb(
         kinds, "prepare", _data_prepare, "turn datasets into tokens",
         "Runs seqio tasks once and writes their examples to DATA/prepared as ArrayRecord, which training reads at any\n"
-        "position without TensorFlow.",
+        "position without TensorFlow. The weights of a mixture are recorded beside them: --config.mixture=NAME.",
     )  # fmt: skip
     prepare.add_argument("--data", type=path, required=True, help="the folder that rt2 data build wrote to")
     which = prepare.add_mutually_exclusive_group()
     which.add_argument("--tasks", type=names, default=None, help="comma-separated tasks (default: all registered)")
-    which.add_argument("--mixture", type=text, default=None, help="the tasks of a mixture, e.g. tabletop_cofinetune_50")
+    which.add_argument(
+        "--mixture", type=text, default=None,
+        help="the tasks of a seqio mixture, such as tabletop_cofinetune_50; its weights are recorded for training",
+    )  # fmt: skip
     prepare.add_argument("--vocabulary", type=path, default=None, help="SentencePiece model (default: shipped)")
     prepare.add_argument("--task-modules", type=names, default=[], help="modules that register tasks of your own")
     prepare.add_argument(
         "--image-size", type=count(1, MAX_IMAGE_SIZE), default=None,
         help="resize frames to this many pixels a side, %(type)s (default: as they are, which must be square)",
     )  # fmt: skip
+    for what in ("prompt", "target"):
+        prepare.add_argument(
+            f"--{what}-len", type=count(1, MAX_TOKENS), default=None,
+            help=f"leave out, and report, examples whose {what} has more tokens, %(type)s (default: none)",
+        )  # fmt: skip
     prepare.add_argument("--overwrite", action="store_true", help="prepare again what is there")
 
     inspect = add_verb(
         kinds, "inspect", _data_inspect, "count prepared examples and draw some of them",
-        "Prints a table of the tasks under DATA/prepared and draws a sheet of examples with prompts and targets.",
+        "Prints tables of the tasks under DATA/prepared and of the frames that they share, with bytes, and draws\n"
+        "a sheet of examples with prompts and targets.",
     )  # fmt: skip
     inspect.add_argument("--data", type=path, required=True, help="the folder with prepared data")
     inspect.add_argument("--tasks", type=names, default=None, help="comma-separated tasks (default: all prepared)")
@@ -108,15 +118,17 @@ def _data_build(arguments) -> None:
 
 def _data_prepare(arguments) -> None:
     with quiet_tensorflow():
-        from rt2_jax.data.mixtures import mixture_weights
         from rt2_jax.datasets.prepare import prepare
 
     prepare(
         arguments.data,
-        tasks=list(mixture_weights(arguments.mixture)) if arguments.mixture else arguments.tasks,
+        tasks=arguments.tasks,
+        mixture=arguments.mixture,
         vocabulary=arguments.vocabulary,
         task_modules=arguments.task_modules,
         image_size=arguments.image_size,
+        prompt_len=arguments.prompt_len,
+        target_len=arguments.target_len,
         overwrite=arguments.overwrite,
     )
 

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from rt2_jax.data.mixtures import MIXTURES
+from rt2_jax.data.frames import read_frames_index
+from rt2_jax.data.mixtures import read_mixture, recorded_mixtures
 from rt2_jax.data.reader import PreparedSplit
-from rt2_jax.data.records import SPLITS, PreparedIndex, prepared_dir, prepared_tasks, read_index
+from rt2_jax.data.records import SPLITS, PreparedIndex, again, prepared_dir, prepared_tasks, read_index
 from rt2_jax.data.schedule import make_schedule
 from rt2_jax.errors import UserError
 from rt2_jax.files.places import check_file
@@ -42,7 +43,8 @@ def inspect(
         vocabulary: that the tasks were prepared with; None is the shipped one.
 
     Returns:
-        Text: a table of tasks, the shares of every mixture that they make up, and where the sheet is.
+        Text: a table of tasks, one of the frames that they point at, both with their bytes, the shares of every mixture
+        that they make up, and where the sheet is.
 
     Raises:
         UserError: nothing is prepared, a task is not, it was prepared with another vocabulary, or `out` cannot be
@@ -68,24 +70,39 @@ def inspect(
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(out) as partial:
         contact_sheet(rows).save(partial, SHEET_FORMATS[out.suffix.lower()])
-    parts = [counts_table(data_dir, names), *shares_tables(names), f"examples of {split}: {out}"]
-    return "\n\n".join(parts)
+    parts = [counts_table(data_dir, names), frames_table(data_dir, names), *shares_tables(data_dir, names)]
+    return "\n\n".join([*parts, f"examples of {split}: {out}"])
 
 
 def counts_table(data_dir: pathlib.Path, names: Sequence[str]) -> str:
-    """One line for each task and split: examples, longest prompt and target, frame size."""
-    lines = [("task", "split", "examples", "left out", "prompt <=", "target <=", "frame")]
-    for name in names:
-        for split in SPLITS:
-            if prepared_dir(data_dir, name, split).is_dir():
-                lines.append(_line(read_index(data_dir, name, split)))
+    """One line for each task and split: examples, longest prompt and target, frames of each, bytes without frames."""
+    lines = [("task", "kind", "split", "examples", "left out", "prompt <=", "target <=", "frames", "MB", "bytes each")]
+    lines += [_line(index) for index in _indices(data_dir, names)]
     return _aligned(lines)
 
 
-def shares_tables(names: Sequence[str], batch_size: int = 64) -> list[str]:
-    """The shipped mixtures that these tasks make up: weights, exact shares, and examples in a batch."""
+def frames_table(data_dir: pathlib.Path, names: Sequence[str]) -> str:
+    """One line for each folder of frames that the tasks point at, and what all frames and examples come to."""
+    indices = _indices(data_dir, names)
+    pointing: dict[str, set[str]] = {}
+    for index in indices:
+        for ref in index.frames:
+            pointing.setdefault(ref.folder, set()).add(index.task)
+    lines, total = [("frames", "tasks", "frames", "size", "MB", "bytes each")], sum(one.num_bytes for one in indices)
+    for folder, tasks in pointing.items():
+        fix = again(data_dir, min(tasks))
+        index, _ = read_frames_index(data_dir / "prepared" / folder, fix)
+        counts = f"{index.num_frames:,}", f"{index.image_size} px", *_bytes(index.num_bytes, index.num_frames)
+        lines.append((folder.partition("/")[2], str(len(tasks)), *counts))
+        total += index.num_bytes
+    return f"{_aligned(lines)}\n\nframes and examples together: {total / 1e6:,.1f} MB"
+
+
+def shares_tables(data_dir: pathlib.Path, names: Sequence[str], batch_size: int = 64) -> list[str]:
+    """The recorded mixtures that these tasks make up: weights, exact shares, and examples in a batch."""
     tables = []
-    for mixture, weights in MIXTURES.items():
+    for mixture in recorded_mixtures(data_dir):
+        weights = read_mixture(data_dir, mixture)
         if not set(weights) <= set(names):
             continue
         schedule = make_schedule(weights, batch_size)
@@ -145,13 +162,24 @@ def contact_sheet(rows: Mapping[str, Sequence[tuple[np.ndarray, str, str]]]) -> 
 def _line(index: PreparedIndex) -> tuple[str, ...]:
     return (
         index.task,
+        index.kind,
         index.split,
         f"{index.num_examples:,}",
         f"{index.dropped:,}",
         str(index.longest_prompt),
         str(index.longest_target),
-        f"{index.image_size} px",
+        str(index.num_images),
+        *_bytes(index.num_bytes, index.num_examples),
     )
+
+
+def _bytes(total: int, count: int) -> tuple[str, str]:
+    return f"{total / 1e6:,.1f}", f"{total / max(count, 1):,.0f}"
+
+
+def _indices(data_dir: pathlib.Path, names: Sequence[str]) -> list[PreparedIndex]:
+    there = ((name, split) for name in names for split in SPLITS)
+    return [read_index(data_dir, *one) for one in there if prepared_dir(data_dir, *one).is_dir()]
 
 
 def _aligned(lines: Sequence[tuple[str, ...]]) -> str:

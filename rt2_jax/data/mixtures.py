@@ -1,55 +1,109 @@
-"""The mixtures that ship, as plain data: task -> weight. `datasets.tabletop.tasks` enters them in seqio's registry."""
+"""Mixtures as training reads them: task -> weight, recorded beside the prepared data. No TensorFlow.
 
-from collections.abc import Mapping
+Layout: ``<data_dir>/prepared/mixtures/<name>/`` holds ``mixture.json`` and the ``manifest.json`` that seals it.
+"""
 
+import dataclasses
+import json
+import pathlib
+import re
+import shlex
+from typing import Annotated
+
+import msgspec
+
+from rt2_jax.data.schedule import MAX_WEIGHT
+from rt2_jax.data.sealed import is_there, read_sealed
 from rt2_jax.errors import UserError
+from rt2_jax.files.writing import whole_folder
+from rt2_jax.typed import build, check_fields, shown
 
-# What the VLM is pretrained on. Places weigh most, in the frame and from the gripper: actions build on them.
-WEB: Mapping[str, float] = {
-    "tabletop_web_detect": 0.10,
-    "tabletop_web_locate": 0.15,
-    "tabletop_web_detect_from_gripper": 0.25,
-    "tabletop_web_locate_from_gripper": 0.25,
-    "tabletop_web_vqa": 0.15,
-    "tabletop_web_caption": 0.06,
-    "tabletop_web_alt_text": 0.04,
-}
-# The web half when co-fine-tuning: the same without detection, whose targets are by far the longest and whose lesson is
-# learnt by then.
-CO_TRAINED_WEB: Mapping[str, float] = {
-    "tabletop_web_locate": 0.20,
-    "tabletop_web_locate_from_gripper": 0.30,
-    "tabletop_web_vqa": 0.25,
-    "tabletop_web_caption": 0.15,
-    "tabletop_web_alt_text": 0.10,
-}
-# Of the robot half: actions, and plans followed by actions (RT-2, section 4.4), which point at things
-# (sim/tasks/plans.py).
-ROBOT: Mapping[str, float] = {"tabletop_robot_action": 0.2, "tabletop_robot_plan": 0.8}
+FORMAT = 1
+KIND = "mixture"
+FILE_NAME = "mixture.json"
+# The folder below ``prepared``; no task may have this name.
+FOLDER = "mixtures"
+Weight = Annotated[float, msgspec.Meta(gt=0.0, le=MAX_WEIGHT)]
+# What seqio allows in names, and a file system in one of a folder.
+_NAME = re.compile(r"[\w.:#]{1,200}")
 
 
-def _blend(robot_share: float) -> dict[str, float]:
-    robot = {task: round(robot_share * weight, 6) for task, weight in ROBOT.items()}
-    web = {task: round((1 - robot_share) * weight, 6) for task, weight in CO_TRAINED_WEB.items()}
-    return robot | web
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """What ``mixture.json`` says.
 
-
-# The robot's share of the mixture: about 50% for RT-2-PaLI-X, about 66% for RT-2-PaLM-E.
-MIXTURES: Mapping[str, Mapping[str, float]] = {
-    "tabletop_cofinetune_50": _blend(0.50),
-    "tabletop_cofinetune_66": _blend(0.66),
-    "tabletop_robot_only": dict(ROBOT),
-    "tabletop_web_only": dict(WEB),
-    "tabletop_detect_only": {"tabletop_web_detect": 1.0},
-}
-
-
-def mixture_weights(name: str) -> dict[str, float]:
-    """task -> weight of a mixture that ships.
+    Attributes:
+        name: of the mixture.
+        weights: task -> weight, in the order that gives tasks their ids; the sum is not one in general.
 
     Raises:
-        UserError: no such mixture.
+        UserError: no task, or a weight that is not above 0.
     """
-    if name not in MIXTURES:
-        raise UserError(f"mixture {name!r} is unknown; choose one of {', '.join(MIXTURES)}, or give task -> weight")
-    return dict(MIXTURES[name])
+
+    name: str
+    weights: dict[str, Weight]
+
+    def __post_init__(self) -> None:
+        check_fields(self, f"mixture {shown(self.name)}")
+        if not self.weights:
+            raise UserError(f"mixture {shown(self.name)} has no task; give it one")
+
+
+def record_mixture(data_dir: str | pathlib.Path, mixture: Mixture) -> None:
+    """Writes a mixture's weights beside the data, whole or not at all, in the place of what was recorded by its name.
+
+    Raises:
+        UserError: a name that no folder can have, or what `whole_folder` refuses.
+    """
+    if not _is_name(mixture.name):
+        raise UserError(f"mixture {shown(mixture.name)}: a name has letters, digits, '_', '.', ':' or '#'; rename it")
+    folder = _folder(data_dir, mixture.name)
+    if _is_recorded(data_dir, mixture.name):
+        try:
+            if list(read_mixture(data_dir, mixture.name).items()) == list(mixture.weights.items()):
+                return
+        except UserError:
+            pass  # damaged: it is written anew
+    tree = {"format": FORMAT, **dataclasses.asdict(mixture)}
+    with whole_folder(folder, KIND, overwrite=True) as partial:
+        (partial / FILE_NAME).write_text(json.dumps(tree, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_mixture(data_dir: str | pathlib.Path, name: str) -> dict[str, float]:
+    """Task -> weight of a mixture that `rt2 data prepare` recorded.
+
+    Raises:
+        UserError: it is not recorded, or its record is damaged; names the recorded ones and the command.
+    """
+    command = shlex.join(["rt2", "data", "prepare", "--data", str(data_dir), "--mixture", name[:200]])
+    fix = f"run `{command}`, with the --task-modules that register it, if any"
+    if not _is_recorded(data_dir, name):
+        known = ", ".join(recorded_mixtures(data_dir)) or "none"
+        raise UserError(f"mixture {shown(name)} is not recorded in {data_dir} (recorded: {known}); {fix}")
+    folder = _folder(data_dir, name)
+    fields = read_sealed(folder, KIND, FILE_NAME, FORMAT, fix)
+    try:
+        mixture = build(Mixture, fields, str(folder / FILE_NAME))
+    except UserError as error:
+        raise UserError(f"{error}; {fix}") from error
+    if mixture.name != name:
+        raise UserError(f"{folder / FILE_NAME} describes mixture {shown(mixture.name)}; {fix}")
+    return mixture.weights
+
+
+def recorded_mixtures(data_dir: str | pathlib.Path) -> tuple[str, ...]:
+    """Names of the mixtures that are recorded beside the data, sorted."""
+    found = [path.parent.name for path in (pathlib.Path(data_dir) / "prepared" / FOLDER).glob(f"*/{FILE_NAME}")]
+    return tuple(sorted(name for name in found if not name.startswith(".")))
+
+
+def _is_recorded(data_dir: str | pathlib.Path, name: str) -> bool:
+    return _is_name(name) and is_there(_folder(data_dir, name), FILE_NAME)
+
+
+def _is_name(name: str) -> bool:
+    return bool(_NAME.fullmatch(name)) and not name.startswith(".")
+
+
+def _folder(data_dir: str | pathlib.Path, name: str) -> pathlib.Path:
+    return pathlib.Path(data_dir) / "prepared" / FOLDER / name

@@ -11,14 +11,14 @@ import pathlib
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 
-import grain
 import numpy as np
 
-from rt2_jax.data.records import PreparedIndex, Record, again, decode_record, prepared_dir, read_index
+from rt2_jax.data.array_records import RecordsReader
+from rt2_jax.data.frames import FramesReader
+from rt2_jax.data.records import NO_FRAME, PreparedIndex, Record, again, decode_record, prepared_dir, read_index
 from rt2_jax.data.schedule import MixtureSchedule, make_schedule, shuffled_index
-from rt2_jax.errors import UserError, first_line
+from rt2_jax.errors import UserError
 from rt2_jax.inputs.batch import Batch
-from rt2_jax.inputs.images import decode_image
 
 # Decoding JPEG and collating release the interpreter's lock for most of their time; more threads than this do not help
 # a training process, whose other work wants the cores too.
@@ -27,33 +27,27 @@ PREFETCH = 8
 
 
 class PreparedSplit:
-    """Random access to the records of one prepared split.
+    """Random access to the records of one prepared split, and their frames.
 
     Attributes:
         index: its `PreparedIndex`.
     """
 
     def __init__(self, data_dir: str | pathlib.Path, task: str, split: str):
-        """Opens ``<data_dir>/prepared/<task>/<split>``.
+        """Opens ``<data_dir>/prepared/<task>/<split>`` and the frames that it points at.
 
         Raises:
-            UserError: it is not prepared, empty, or its files are not those that were sealed with its index.
+            UserError: it is not prepared, empty, its files are not those that were sealed with its index, or its frames
+                are not those that it was prepared with.
         """
         self.index = read_index(data_dir, task, split)
-        self._mend = again(data_dir, task)
+        fix = again(data_dir, task)
         folder = prepared_dir(data_dir, task, split)
-        self._paths = [folder / name for name, _ in self.index.files]
-        self._ends = np.cumsum([count for _, count in self.index.files])
         if not self.index.num_examples:
             raise UserError(f"{folder} holds no example; leave {task} out of the mixture or prepare it from more data")
-        for path, (_, count) in zip(self._paths, self.index.files, strict=True):
-            try:
-                found = len(grain.sources.ArrayRecordDataSource([str(path)]))
-            except (RuntimeError, ValueError, OSError) as error:
-                raise UserError(f"{path} cannot be read ({first_line(error)}); {self._mend}") from error
-            if found != count:
-                raise UserError(f"{path} holds {found} records, its index says {count}; {self._mend}")
-        self._source = grain.sources.ArrayRecordDataSource([str(path) for path in self._paths])
+        self._records = RecordsReader(folder, self.index.files, fix)
+        prepared = pathlib.Path(data_dir) / "prepared"
+        self._cameras = [FramesReader(prepared, ref, task, fix) for ref in self.index.frames]
 
     def __len__(self) -> int:
         return self.index.num_examples
@@ -61,41 +55,39 @@ class PreparedSplit:
     def read(self, keys: Sequence[int]) -> list[tuple[Record, np.ndarray]]:
         """The records numbered `keys`, each with its frames decoded: uint8[N, size, size, 3].
 
+        A frame that is not there (`NO_FRAME`) is black.
+
         Raises:
-            UserError: a record is corrupt; the file and the record's number in it are named.
+            UserError: a record or frame is corrupt; the file and the number in it are named.
         """
         keys = [int(key) for key in keys]
-        try:
-            found = self._source.__getitems__(keys)
-        except (RuntimeError, ValueError, OSError):
-            # One bad record fails the whole read: read again one by one to name it.
-            found = [self._read_one(key) for key in keys]
-        return [self._decode(key, data) for key, data in zip(keys, found, strict=True)]
+        records = [self._decode(key, data) for key, data in zip(keys, self._records.read(keys), strict=True)]
+        frames = np.zeros((len(keys), self.index.num_images, self.index.image_size, self.index.image_size, 3), np.uint8)
+        if records:
+            numbers = np.stack([record.frames for record in records])
+            for camera, reader in enumerate(self._cameras):
+                # Each frame once, however many of these examples show it.
+                own = np.s_[:, camera :: len(self._cameras)]
+                wanted = np.unique(numbers[own][numbers[own] != NO_FRAME])
+                found = dict(zip(wanted.tolist(), reader.read(wanted.tolist()), strict=True)) if len(wanted) else {}
+                for row, place in zip(*np.nonzero(numbers[own] != NO_FRAME), strict=True):
+                    frames[own][row, place] = found[int(numbers[own][row, place])]
+        return list(zip(records, frames, strict=True))
 
-    def _read_one(self, key: int) -> bytes:
-        try:
-            return self._source[key]
-        except (RuntimeError, ValueError, OSError) as error:
-            raise self._corrupt(key, error) from error
-
-    def _decode(self, key: int, data: bytes) -> tuple[Record, np.ndarray]:
-        size = self.index.image_size
+    def _decode(self, key: int, data: bytes) -> Record:
         try:
             record = decode_record(data)
             if record.task != self.index.task:
                 raise ValueError(f"it belongs to task {record.task!r}")
-            frames = np.stack([decode_image(image) for image in record.images])
-        except (ValueError, UserError) as error:
-            raise self._corrupt(key, error) from error
-        if frames.shape != (self.index.num_images, size, size, 3):
-            wanted = (self.index.num_images, size, size, 3)
-            raise self._corrupt(key, ValueError(f"frames of shape {frames.shape}, the index says {wanted}"))
-        return record, frames
-
-    def _corrupt(self, key: int, error: Exception) -> UserError:
-        file = int(np.searchsorted(self._ends, key, side="right"))
-        place = key - (int(self._ends[file - 1]) if file else 0)
-        return UserError(f"{self._paths[file]}: record {place} is corrupt ({first_line(error)}); {self._mend}")
+            if record.frames.shape != (self.index.num_images,):
+                raise ValueError(f"it has {record.frames.size} frames, the index says {self.index.num_images}")
+            for camera, reader in enumerate(self._cameras):
+                numbers, most = record.frames[camera :: len(self._cameras)], reader.index.num_frames
+                if numbers.min() < NO_FRAME or numbers.max() >= most:
+                    raise ValueError(f"it points at frames {numbers.tolist()} of {most}")
+        except ValueError as error:
+            raise self._records.corrupt(key, error) from error
+        return record
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The prepared form of a task: step-level records in ArrayRecord files, and the index that describes them.
 
 Layout: ``<data_dir>/prepared/<task>/<split>/`` holds ``part-00000.array_record`` ..., ``index.json`` and the
-``manifest.json`` that seals them. No TensorFlow.
+``manifest.json`` that seals them. A record points at its frames, which lie once for all tasks in folders of their own
+(`data.frames`). No TensorFlow.
 """
 
 import dataclasses
@@ -9,23 +10,24 @@ import json
 import pathlib
 import shlex
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import msgpack
-import msgspec
 import numpy as np
 
 from rt2_jax.actions.bins import ActionBins
 from rt2_jax.actions.card import STATISTICS, DatasetCard, card_from_json, card_to_json
-from rt2_jax.data.mixtures import ROBOT, WEB
+from rt2_jax.data.frames import FramesRef, Size
+from rt2_jax.data.sealed import is_there, read_sealed
 from rt2_jax.errors import UserError
-from rt2_jax.files.manifest import MANIFEST_NAME, find_damage, read_manifest, told
-from rt2_jax.typed import Count, Natural, build, check_fields, read_json, shown
+from rt2_jax.typed import Count, Natural, build, check_fields, shown
 
-FORMAT = 2
+FORMAT = 3
 KIND = "prepared split"
 INDEX_NAME = "index.json"
 SPLITS = ("train", "validation")
+# The number of a frame that is not there: the episode is younger than the history.
+NO_FRAME = -1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,16 +35,19 @@ class Record:
     """One example as it is stored.
 
     Attributes:
-        images: encoded (JPEG) frames, oldest first.
+        frames: int64[N], numbers of its frames, oldest first, and of each moment the cameras in their order; `NO_FRAME`
+            where the episode is younger.
         prompt: int32[T'], without EOS or padding.
         target: int32[L'], EOS last, no padding.
         task: the task's name.
+        instruction: what the robot is told to do, "" where nothing is.
     """
 
-    images: tuple[bytes, ...]
+    frames: np.ndarray
     prompt: np.ndarray
     target: np.ndarray
     task: str
+    instruction: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,10 +60,14 @@ class PreparedIndex:
         files: (file name, records), in order; record number n of the split counts through them.
         vocabulary: SHA-256 of the vocabulary its tokens come from.
         image_size: side of the stored frames in pixels.
-        num_images: frames in each example.
+        num_images: N, frames in each example: `history` times the cameras.
         longest_prompt, longest_target: tokens of the longest example, EOS included in targets.
         dropped: examples left out because they passed the length limits given when preparing.
         source: SHA-256 of the dataset's own description, "" where the source has none.
+        frames: where its frames are, one a camera, in their order.
+        history: frames of each camera in an example.
+        kind: what its prompts ask for: "action", "plan", or a kind of text such as "vqa".
+        num_bytes: of all records, their frames aside.
         card, bins: what the integers of its actions mean; both None for a task without actions.
 
     Raises:
@@ -67,15 +76,19 @@ class PreparedIndex:
 
     task: str
     split: str
-    num_examples: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
-    files: tuple[tuple[str, Annotated[int, msgspec.Meta(ge=0, le=2**62)]], ...]
+    num_examples: Size
+    files: tuple[tuple[str, Size], ...]
     vocabulary: str
     image_size: Count
     num_images: Count
     longest_prompt: Natural
     longest_target: Natural
-    dropped: Annotated[int, msgspec.Meta(ge=0, le=2**62)] = 0
+    dropped: Size = 0
     source: str = ""
+    frames: tuple[FramesRef, ...] = ()
+    history: Count = 1
+    kind: str = "text"
+    num_bytes: Size = 0
     card: DatasetCard | None = None
     bins: ActionBins | None = None
 
@@ -84,6 +97,11 @@ class PreparedIndex:
         in_files = sum(count for _, count in self.files)
         if in_files != self.num_examples:
             raise UserError(f"{self.task}/{self.split}: num_examples is {self.num_examples}, its files hold {in_files}")
+        if self.num_images != self.history * len(self.frames):
+            raise UserError(
+                f"{self.task}/{self.split}: num_images is {self.num_images}, its history of {self.history} frames from "
+                f"{len(self.frames)} cameras makes {self.history * len(self.frames)}"
+            )
         card_bins = self.bins and self.card and dataclasses.replace(self.bins, space=self.card.space)
         differing = bins_difference(card_bins, self.bins) if card_bins else None
         if differing:
@@ -99,10 +117,11 @@ def encode_record(record: Record) -> bytes:
     """The record as msgpack bytes; `decode_record` is the inverse."""
     return msgpack.packb(
         {
-            "images": list(record.images),
+            "frames": record.frames.tolist(),
             "prompt": np.ascontiguousarray(record.prompt, "<i4").tobytes(),
             "target": np.ascontiguousarray(record.target, "<i4").tobytes(),
             "task": record.task,
+            "instruction": record.instruction,
         }
     )
 
@@ -116,12 +135,13 @@ def decode_record(data: bytes) -> Record:
     try:
         fields = msgpack.unpackb(data)
         return Record(
-            images=tuple(fields["images"]),
+            frames=np.asarray(fields["frames"], np.int64),
             prompt=np.frombuffer(fields["prompt"], "<i4"),
             target=np.frombuffer(fields["target"], "<i4"),
             task=fields["task"],
+            instruction=fields["instruction"],
         )
-    except (msgpack.UnpackException, KeyError, TypeError, ValueError) as error:
+    except (msgpack.UnpackException, KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{len(data)} bytes that are not a prepared record ({error!r})") from error
 
 
@@ -140,6 +160,7 @@ def prepared_tasks(data_dir: str | pathlib.Path) -> tuple[str, ...]:
 def index_to_json(index: PreparedIndex) -> str:
     """The text of ``index.json``."""
     fields = {field.name: getattr(index, field.name) for field in dataclasses.fields(index)}
+    fields["frames"] = [dataclasses.asdict(ref) for ref in index.frames]
     meaning = {"card": index.card and card_to_json(index.card), "bins": index.bins and index.bins.to_json()}
     return json.dumps({"format": FORMAT} | fields | meaning, indent=2, allow_nan=False) + "\n"
 
@@ -156,22 +177,14 @@ def read_index(data_dir: str | pathlib.Path, task: str, split: str) -> PreparedI
     path = folder / INDEX_NAME
     if not is_prepared(folder):
         known = ", ".join(prepared_tasks(data_dir)) or "none"
-        raise UserError(f"{folder} is not a prepared split (prepared tasks: {known}); run `rt2 data prepare` first")
+        raise UserError(f"{folder} is not a prepared split (prepared tasks: {known}); {again(data_dir, task, False)}")
     mend = again(data_dir, task)
-    damage = _why_damaged(folder)
-    if damage:
-        raise UserError(f"{folder}: {damage}; {mend}")
+    fields = read_sealed(folder, KIND, INDEX_NAME, FORMAT, mend)
     try:
-        fields = read_json(path, fix=mend)
-        version = fields.pop("format", None)
-        if type(version) is not int or version != FORMAT:
-            raise UserError(f"{path}: format {shown(version)}, this release reads {FORMAT}; {mend}")
         index = _index(fields, str(path))
     except KeyError as error:
         raise UserError(f"{path} is damaged ({error} is missing); {mend}") from error
     except UserError as error:
-        if mend in str(error):
-            raise
         raise UserError(f"{path} is damaged ({error}); {mend}") from error
     if (index.task, index.split) != (task, split):
         raise UserError(f"{path} describes {index.task}/{index.split}, not {task}/{split}; {mend}")
@@ -180,21 +193,7 @@ def read_index(data_dir: str | pathlib.Path, task: str, split: str) -> PreparedI
 
 def is_prepared(folder: pathlib.Path) -> bool:
     """Whether a folder is a prepared split, whole or damaged."""
-    return (folder / INDEX_NAME).is_file() or (folder / MANIFEST_NAME).is_file()
-
-
-def _why_damaged(folder: pathlib.Path) -> str | None:
-    try:
-        manifest = read_manifest(folder)
-        if manifest is None:
-            return f"prepared by an earlier release or damaged (no {MANIFEST_NAME})"
-        if manifest.kind != KIND or INDEX_NAME not in manifest.files:
-            return f"it is sealed as {told(manifest)}, not as {KIND}"
-        return find_damage(folder, manifest, [INDEX_NAME])
-    except UserError:
-        return f"{MANIFEST_NAME} is damaged"
-    except OSError as error:
-        return f"it cannot be read ({error.strerror})"
+    return is_there(folder, INDEX_NAME)
 
 
 def action_meaning(
@@ -275,10 +274,11 @@ def _first_difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple
     return None
 
 
-def again(data_dir: str | pathlib.Path, task: str) -> str:
-    """The fix for anything that is wrong with a prepared task."""
-    command = shlex.join(["rt2", "data", "prepare", "--data", str(data_dir), "--tasks", task, "--overwrite"])
-    return f"run `{command}`" + ("" if task in {*ROBOT, *WEB} else ", with the --task-modules that register the task")
+def again(data_dir: str | pathlib.Path, task: str, overwrite: bool = True) -> str:
+    """The fix for anything that is wrong with a prepared task, or without `overwrite` for one that is not prepared."""
+    words = ["rt2", "data", "prepare", "--data", str(data_dir), "--tasks", task]
+    command = shlex.join([*words, "--overwrite"] if overwrite else words)
+    return f"run `{command}`, with the --task-modules that register the task, if any"
 
 
 def _index(fields: Mapping[str, Any], where: str) -> PreparedIndex:

@@ -3,66 +3,47 @@
 A split is written to a folder beside its place, sealed, and renamed when it is whole. Imports TensorFlow.
 """
 
-import collections
-import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import seqio
 import tensorflow as tf
-from array_record.python.array_record_module import ArrayRecordWriter
 from rich.progress import Progress
 
 from rt2_jax.actions import ActionBins, DatasetCard
-from rt2_jax.data.mixtures import ROBOT, WEB
+from rt2_jax.data.frames import FOLDER as FRAMES_FOLDER
+from rt2_jax.data.frames import INDEX_NAME as FRAMES_INDEX_NAME
+from rt2_jax.data.frames import FramesIndex, FramesReader, frames_folder
+from rt2_jax.data.mixtures import FOLDER as MIXTURES_FOLDER
+from rt2_jax.data.mixtures import record_mixture
 from rt2_jax.data.records import (
-    INDEX_NAME,
-    KIND,
     SPLITS,
     PreparedIndex,
-    Record,
     again,
-    encode_record,
-    index_to_json,
     is_prepared,
     meaning_difference,
     prepared_dir,
     read_index,
 )
+from rt2_jax.data.sealed import is_there
+from rt2_jax.data.writer import Example, KnownFrames, Limits, write_frames, write_split
+from rt2_jax.datasets.seqio_mixtures import resolve_mixture
 from rt2_jax.datasets.seqio_vocabulary import SeqioVocabulary
-from rt2_jax.datasets.tabletop.tasks import register
+from rt2_jax.datasets.tabletop import tasks as tabletop
 from rt2_jax.datasets.task_modules import registered_by
-from rt2_jax.datasets.tasks import ActionFeature
+from rt2_jax.datasets.tasks import ActionFeature, FrameFeature, PromptFeature
 from rt2_jax.datasets.tfds_folder import INFO_NAME
 from rt2_jax.datasets.tfds_reading import check_dataset, check_source, dataset_identity, reading, task_folder
 from rt2_jax.errors import UserError
-from rt2_jax.files.writing import whole_folder, write_error
-from rt2_jax.inputs.images import decode_image, encode_jpeg, image_info, resize_image
 from rt2_jax.progress import progress_bar
 from rt2_jax.tokens.vocabulary import Vocabulary
 
-RECORDS_PER_FILE = 100_000
 MAX_IMAGE_SIZE = 4096
-# One record a chunk: reading one at random reads no other. JPEG does not compress further.
-_WRITER_OPTIONS = "group_size:1,uncompressed"
 # Examples that come out of TensorFlow at once: one by one, the hand-over costs more than the rest.
 _CHUNK = 256
-
-
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """What an example must keep to.
-
-    Attributes:
-        image_size: frames of another size are resized; None takes the first frame's, which must be square.
-        prompt_len, target_len: longer examples are left out and counted; None leaves none out.
-    """
-
-    image_size: int | None = None
-    prompt_len: int | None = None
-    target_len: int | None = None
 
 
 def prepare(
@@ -72,6 +53,7 @@ def prepare(
     vocabulary: Vocabulary | str | pathlib.Path | None = None,
     overwrite: bool = False,
     *,
+    mixture: str | None = None,
     task_modules: Sequence[str] = (),
     image_size: int | None = None,
     prompt_len: int | None = None,
@@ -83,6 +65,7 @@ def prepare(
     Args:
         data_dir: where `build` wrote the tabletop's datasets, and where prepared data goes.
         tasks: names in seqio's registry; None takes the tabletop's and all that `task_modules` register.
+        mixture: a name in seqio's registry, in place of `tasks`: its tasks are prepared, and their weights recorded.
         splits: those that a task does not have are passed over.
         vocabulary: of the tasks, or its file; None is the shipped one.
         overwrite: prepare again what was prepared otherwise, or from other data.
@@ -96,18 +79,23 @@ def prepare(
         The index of every split, kept ones included.
 
     Raises:
-        UserError: an unknown task, one with another vocabulary, a damaged dataset, data prepared otherwise or damaged,
-            a split that another process is preparing, a bad example, a full disk.
+        UserError: an unknown task or mixture, a task with another vocabulary, a damaged dataset, data prepared
+            otherwise or damaged, a split that another process is preparing, a bad example, a full disk.
     """
     data_dir = pathlib.Path(data_dir)
     if not isinstance(vocabulary, Vocabulary):
         vocabulary = Vocabulary.load(vocabulary) if vocabulary else Vocabulary.load()
     if image_size is not None and not 1 <= image_size <= MAX_IMAGE_SIZE:
         raise UserError(f"image size is {image_size}; choose 1 to {MAX_IMAGE_SIZE}")
-    names = _registered(data_dir, vocabulary, tasks, task_modules)
+    known = _register(data_dir, vocabulary, task_modules, tasks if mixture is None else [mixture])
+    mixed = resolve_mixture(mixture) if mixture is not None else None
+    names = list(mixed.weights if mixed else known if tasks is None else tasks)
+    for name in names:
+        _check_name(name, known)
     limits = Limits(image_size, prompt_len, target_len)
     indices = []
     with progress_bar(show_progress) as progress:
+        preparing = _Preparing(data_dir, vocabulary, limits, overwrite, progress)
         for name in names:
             task = seqio.TaskRegistry.get(name)
             _check_vocabulary(task, vocabulary)
@@ -116,30 +104,34 @@ def prepare(
                 check_dataset(folder)
             for split in splits:
                 if split in task.splits:
-                    indices.append(_prepare_split(data_dir, task, split, vocabulary, limits, overwrite, progress))
+                    indices.append(preparing.split(task, split))
         for index in indices:
             if index.dropped:
                 progress.console.print(
                     f"{index.task}/{index.split}: {index.dropped} of {index.dropped + index.num_examples} examples are "
                     f"longer than prompt_len {prompt_len} or target_len {target_len} and were left out"
                 )
+    if mixed:
+        record_mixture(data_dir, mixed)
     return indices
 
 
-def _registered(
-    data_dir: pathlib.Path, vocabulary: Vocabulary, tasks: Sequence[str] | None, modules: Sequence[str]
+def _register(
+    data_dir: pathlib.Path, vocabulary: Vocabulary, modules: Sequence[str], asked: Sequence[str] | None
 ) -> list[str]:
-    known: list[str] = []
-    for module in modules:
-        known += registered_by(module, data_dir, vocabulary)
-    own = {*ROBOT, *WEB}
-    if tasks is None and not modules or own & set(tasks or ()):
-        known += register(data_dir, vocabulary)
-    for task in known if tasks is None else tasks:
-        if task not in seqio.TaskRegistry.names():
-            choices = ", ".join(sorted({*known, *own, *seqio.TaskRegistry.names()}))
-            raise UserError(f"task {task!r} is not registered; choose from: {choices}; or name its module")
-    return list(tasks) if tasks is not None else known
+    """Registers the tabletop's tasks where its datasets are, and those of the user's modules; the tasks by default."""
+    own: list[str] = []
+    if tabletop.is_built(data_dir) or (not modules if asked is None else any(map(tabletop.offers, asked))):
+        own = tabletop.register(data_dir, vocabulary)
+    return [name for module in modules for name in registered_by(module, data_dir, vocabulary)] if modules else own
+
+
+def _check_name(task: str, known: Sequence[str]) -> None:
+    if task not in seqio.TaskRegistry.names():
+        choices = ", ".join(sorted({*known, *seqio.TaskRegistry.names()})) or "none"
+        raise UserError(f"task {task!r} is not registered; choose from: {choices}; or name its module")
+    if task in (FRAMES_FOLDER, MIXTURES_FOLDER):
+        raise UserError(f"task {task!r} has the name of a folder of prepared data; give it another")
 
 
 def _check_vocabulary(task: seqio.Task, vocabulary: Vocabulary) -> None:
@@ -155,39 +147,122 @@ def _check_vocabulary(task: seqio.Task, vocabulary: Vocabulary) -> None:
             )
 
 
-def _prepare_split(
-    data_dir: pathlib.Path,
-    task: seqio.Task,
-    split: str,
-    vocabulary: Vocabulary,
-    limits: Limits,
-    overwrite: bool,
-    progress: Progress,
-) -> PreparedIndex:
-    folder = prepared_dir(data_dir, task.name, split)
-    source = _source_hash(task_folder(task))
-    meaning = _meaning(task)
-    if is_prepared(folder) and not overwrite:
-        index = read_index(data_dir, task.name, split)
-        differing = _difference(index, vocabulary, source, limits, meaning)
-        if differing:
-            raise UserError(f"{folder} was prepared {differing}; {again(data_dir, task.name)}")
-        return index
-    bar = progress.add_task(f"{task.name}/{split}", total=None)
-    try:
-        with whole_folder(folder, KIND, overwrite=overwrite) as partial:
-            writer = _SplitWriter(partial, task.name, limits)
-            for images, prompts, targets in _chunks(task, split):
-                for image, prompt, target in zip(images, prompts, targets, strict=True):
-                    writer.add(image, prompt, target)
-                progress.advance(bar, len(images))
-            index = writer.close(split, vocabulary.sha256, source, *meaning)
-            (partial / INDEX_NAME).write_text(index_to_json(index), encoding="utf-8")
-    except OSError as error:
-        raise write_error(folder, error) from error
-    total = index.num_examples + index.dropped
-    progress.update(bar, total=total, completed=total)
-    return index
+class _Preparing:
+    """One call of `prepare`: what it was asked for, and what it has done."""
+
+    def __init__(
+        self, data_dir: pathlib.Path, vocabulary: Vocabulary, limits: Limits, overwrite: bool, progress: Progress
+    ):
+        self._data_dir, self._vocabulary, self._limits = data_dir, vocabulary, limits
+        self._overwrite, self._progress = overwrite, progress
+        self._written: set[str] = set()  # folders of frames
+        self._known: dict[str, KnownFrames] = {}  # of the dataset that was the last: the next task's too, as a rule
+
+    def split(self, task: seqio.Task, split: str) -> PreparedIndex:
+        """Prepares a task's split, or finds it prepared in the same way."""
+        folder = prepared_dir(self._data_dir, task.name, split)
+        source = _source_hash(task_folder(task))
+        meaning = _meaning(task)
+        if is_prepared(folder) and not self._overwrite:
+            index = read_index(self._data_dir, task.name, split)
+            differing = _difference(index, self._vocabulary, source, self._limits, meaning)
+            if differing:
+                raise UserError(f"{folder} was prepared {differing}; {again(self._data_dir, task.name)}")
+            for ref in index.frames:
+                FramesReader(self._data_dir / "prepared", ref, task.name, again(self._data_dir, task.name))
+            return index
+        cameras = self._frames(task, split, source)
+        card, bins = meaning
+        return write_split(
+            self._data_dir,
+            task.name,
+            split,
+            self._examples(task, split),
+            cameras,
+            vocabulary=self._vocabulary.sha256,
+            history=_frame_feature(task).history,
+            limits=self._limits,
+            source=source,
+            card=card,
+            bins=bins,
+            kind=_kind(task),
+            overwrite=self._overwrite,
+        )
+
+    def _examples(self, task: seqio.Task, split: str) -> Iterator[Example]:
+        bar, total = self._progress.add_task(f"{task.name}/{split}", total=None), 0
+        for chunk in _chunks(task, split):
+            for images, prompt, target, instruction in zip(*chunk, strict=True):
+                yield images, prompt, target, instruction.decode("utf-8")
+            total += len(chunk[0])
+            self._progress.advance(bar, len(chunk[0]))
+        self._progress.update(bar, total=total, completed=total)
+
+    def _frames(self, task: seqio.Task, split: str, source: str) -> list[KnownFrames]:
+        """The frames of a task's cameras, in order; written where they are not there yet."""
+        feature, dataset = _frame_feature(task), _frames_of(task)
+        tfds_split = feature.splits.get(split, split)
+        fix = again(self._data_dir, task.name)
+        if any(known.index.dataset != dataset for known in self._known.values()):
+            self._known = {}
+        folders = {camera: frames_folder(dataset, tfds_split, camera) for camera in feature.cameras}
+        wanted = []
+        for camera, folder in folders.items():
+            path = self._data_dir / "prepared" / folder
+            if folder in self._known:
+                continue
+            if not is_there(path, FRAMES_INDEX_NAME) or (self._overwrite and folder not in self._written):
+                wanted.append(camera)
+                continue
+            known = KnownFrames.open(self._data_dir, dataset, tfds_split, camera, fix)
+            differing = _frames_difference(known.index, source, self._limits)
+            if differing:
+                raise UserError(f"{path} was prepared {differing}; {fix}")
+            self._known[folder] = known
+        if wanted:
+            written = write_frames(
+                self._data_dir,
+                dataset,
+                tfds_split,
+                wanted,
+                self._told(_all_frames(task, split), f"frames of {dataset}/{tfds_split}"),
+                task=task.name,
+                image_size=self._limits.image_size,
+                source=source,
+                overwrite=self._overwrite,
+            )
+            self._known.update({known.ref.folder: known for known in written})
+            self._written.update(known.ref.folder for known in written)
+        return [self._known[folder] for folder in folders.values()]
+
+    def _told(self, frames: Iterator[Mapping[str, Sequence[bytes]]], what: str) -> Iterator[Mapping[str, Any]]:
+        bar, total = self._progress.add_task(what, total=None), 0
+        for found in frames:
+            yield found
+            count = max(map(len, found.values()))
+            total += count
+            self._progress.advance(bar, count)
+        self._progress.update(bar, total=total, completed=total)
+
+
+def _frame_feature(task: seqio.Task) -> FrameFeature:
+    """The task's own, or what stands for it where the task is written by hand: all its images are of one camera."""
+    feature = task.output_features.get("image")
+    if feature is None:
+        raise UserError(f"task {task.name}: it has no feature 'image'; give its examples an encoded image")
+    return feature if isinstance(feature, FrameFeature) else FrameFeature(feature.vocabulary)
+
+
+def _frames_of(task: seqio.Task) -> str:
+    """Whose frames a task points at: a dataset's, which others may point at too, or its own where it gives no more."""
+    if _frame_feature(task).frames is None:
+        return task.name
+    return task.source.tfds_dataset.builder.info.full_name
+
+
+def _kind(task: seqio.Task) -> str:
+    inputs = task.output_features["inputs"]
+    return inputs.kind if isinstance(inputs, PromptFeature) else "text"
 
 
 def _meaning(task: seqio.Task) -> tuple[DatasetCard | None, ActionBins | None]:
@@ -214,117 +289,58 @@ def _difference(
     return differing and f"when {differing[0]} was {differing[1]}, now {differing[2]}"
 
 
-def _chunks(task: seqio.Task, split: str) -> Iterator[tuple[Sequence[bytes], list[np.ndarray], list[np.ndarray]]]:
-    """Images, prompts and targets of the task's examples, in its source's order."""
+def _frames_difference(index: FramesIndex, source: str, limits: Limits) -> str | None:
+    """How frames are not what would be written now; None when they are."""
+    for what, found, wanted in (("source", index.source, source), ("image size", index.image_size, limits.image_size)):
+        if wanted is not None and found != wanted:
+            return f"from another {what} ({str(found)[:12]}, now {str(wanted)[:12]})"
+    return None
+
+
+def _all_frames(task: seqio.Task, split: str) -> Iterator[Mapping[str, Sequence[bytes]]]:
+    """Every frame by camera, in the source's order: of the whole dataset, or those that the task itself gives."""
+    feature = _frame_feature(task)
+    check_source(task, split)
+    if feature.frames is None:
+        count = len(feature.cameras)
+        for images, *_ in _chunks(task, split):
+            yield {
+                camera: [data for row in images for data in row[place::count]]
+                for place, camera in enumerate(feature.cameras)
+            }
+        return
+    dataset = task.source.get_dataset(split, shuffle=False).map(feature.frames, num_parallel_calls=2)
+    with reading(task_folder(task), f"{task.name}/{split}"):
+        for found in dataset.prefetch(2):
+            yield {camera: images.numpy() for camera, images in found.items()}
+
+
+Chunk = tuple[Sequence[Sequence[bytes]], list[np.ndarray], list[np.ndarray], Sequence[bytes]]
+
+
+def _chunks(task: seqio.Task, split: str) -> Iterator[Chunk]:
+    """Images, prompts, targets and instructions of the task's examples, in its source's order."""
     check_source(task, split)
     dataset = task.get_dataset(split=split, shuffle=False, try_in_mem_cache=False, sequence_length=None)
-    dataset = dataset.map(lambda example: {key: example[key] for key in ("image", "inputs", "targets")})
+    keys = [key for key in ("image", "inputs", "targets", "instruction") if key in dataset.element_spec]
+    dataset = dataset.map(lambda example: {key: example[key] for key in keys})
     with reading(task_folder(task), f"{task.name}/{split}"):
         for chunk in dataset.ragged_batch(_CHUNK).prefetch(2):
-            yield chunk["image"].numpy(), _rows(chunk["inputs"]), _rows(chunk["targets"])
+            prompts, targets = _rows(chunk["inputs"]), _rows(chunk["targets"])
+            instructions = chunk["instruction"].numpy() if "instruction" in chunk else [b""] * len(prompts)
+            yield _images(chunk["image"]), prompts, targets, instructions
+
+
+def _images(chunk: tf.Tensor | tf.RaggedTensor) -> Sequence[Sequence[bytes]]:
+    """The images of each example: a string scalar each, or string[N]."""
+    if isinstance(chunk, tf.RaggedTensor):
+        return _rows(chunk)
+    images = chunk.numpy()
+    return images if images.ndim == 2 else images[:, None]
 
 
 def _rows(ragged: tf.RaggedTensor) -> list[np.ndarray]:
     return np.split(ragged.values.numpy(), ragged.row_splits.numpy()[1:-1])
-
-
-class _SplitWriter:
-    """Writes examples to the files of one split and keeps count."""
-
-    def __init__(self, folder: pathlib.Path, task: str, limits: Limits):
-        self._folder = folder
-        self._task = task
-        self._limits = limits
-        self._image_size = limits.image_size
-        self._files: list[tuple[str, int]] = []
-        self._writer: ArrayRecordWriter | None = None
-        self._longest: collections.Counter[str] = collections.Counter()
-        self._dropped = 0
-        self._last_frame: tuple[bytes, bytes] = (b"", b"")
-
-    def add(self, image: bytes, prompt: np.ndarray, target: np.ndarray) -> None:
-        """Writes one example of the task, or counts it as too long."""
-        for tokens, limit in ((prompt, self._limits.prompt_len), (target, self._limits.target_len)):
-            if limit is not None and len(tokens) > limit:
-                self._dropped += 1
-                return
-        record = Record((self._frame(image),), prompt, target, self._task)
-        if self._writer is None or self._files[-1][1] == RECORDS_PER_FILE:
-            self._next_file()
-        try:
-            self._writer.write(encode_record(record))
-        except (RuntimeError, ValueError) as error:
-            raise OSError(str(error)) from error
-        self._files[-1] = (self._files[-1][0], self._files[-1][1] + 1)
-        self._longest["prompt"] = max(self._longest["prompt"], len(prompt))
-        self._longest["target"] = max(self._longest["target"], len(target))
-
-    def close(
-        self,
-        split: str,
-        vocabulary: str,
-        source: str,
-        card: DatasetCard | None = None,
-        bins: ActionBins | None = None,
-    ) -> PreparedIndex:
-        """Finishes the last file; what was written, as an index."""
-        self._close_file()
-        return PreparedIndex(
-            task=self._task,
-            split=split,
-            num_examples=sum(count for _, count in self._files),
-            files=tuple(self._files),
-            vocabulary=vocabulary,
-            image_size=self._image_size or 0,
-            num_images=1,
-            longest_prompt=self._longest["prompt"],
-            longest_target=self._longest["target"],
-            dropped=self._dropped,
-            source=source,
-            card=card,
-            bins=bins,
-        )
-
-    def _next_file(self) -> None:
-        self._close_file()
-        name = f"part-{len(self._files):05d}.array_record"
-        try:
-            self._writer = ArrayRecordWriter(str(self._folder / name), _WRITER_OPTIONS)
-        except (RuntimeError, ValueError) as error:
-            raise OSError(str(error)) from error
-        self._files.append((name, 0))
-
-    def _close_file(self) -> None:
-        if self._writer is None:
-            return
-        try:
-            self._writer.close()
-        except (RuntimeError, ValueError) as error:
-            raise OSError(str(error)) from error
-
-    def _frame(self, data: bytes) -> bytes:
-        """JPEG bytes of the wanted size; those that are so already pass untouched."""
-        # The examples of one image follow each other.
-        if self._last_frame[0] != data:
-            self._last_frame = (data, self._fitted(data))
-        return self._last_frame[1]
-
-    def _fitted(self, data: bytes) -> bytes:
-        try:
-            kind, size = image_info(data)
-            # All of it: a frame that breaks off would otherwise be found by a training run.
-            pixels = decode_image(data)
-        except UserError as error:
-            raise UserError(f"{self._task}: an image does not decode ({error}); repair or drop it") from error
-        if self._image_size is None:
-            if size[0] != size[1]:
-                raise UserError(
-                    f"{self._task}: frames are {size[0]} x {size[1]} pixels; give an image size (--image-size)"
-                )
-            self._image_size = size[0]
-        if kind == "JPEG" and size == (self._image_size, self._image_size):
-            return data
-        return encode_jpeg(resize_image(pixels, self._image_size))
 
 
 def _source_hash(folder: pathlib.Path | None) -> str:

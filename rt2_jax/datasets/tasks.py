@@ -1,4 +1,4 @@
-"""seqio Tasks: one per dataset and use. An example is an encoded image, a prompt and a target.
+"""seqio Tasks: one per dataset and use. An example is encoded images, a prompt and a target.
 
 `register_robot_task` and `register_image_text_task` turn any TFDS folder into a task. docs/data.md shows how to add a
 dataset of your own.
@@ -6,7 +6,7 @@ dataset of your own.
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,9 @@ from rt2_jax.tokens import Vocabulary, action_text
 
 # What the target of a robot task is: the action alone, or a plan in words and then the action.
 MODES = ("action", "plan")
+# The camera of datasets that have one.
+CAMERA = "image"
+MAX_HISTORY = 256
 Tensors = Mapping[str, Any]
 
 
@@ -43,6 +46,35 @@ class ActionFeature(seqio.Feature):
     bins: ActionBins | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class FrameFeature(seqio.Feature):
+    """The feature ``image`` of a task on a TFDS dataset: what preparing needs to store the dataset's frames once.
+
+    Attributes:
+        frames: a TensorFlow function from an example of the source to camera -> string[T], all of its encoded frames.
+        cameras: the names of the cameras that an example shows, in order.
+        history: frames of each camera in an example; an example's images are oldest first, and of each moment the
+            cameras in order; where the episode is younger an image is "".
+        splits: task split -> TFDS split or slice; a split that is not in it is TFDS's own.
+    """
+
+    frames: Callable[[Tensors], Tensors] | None = None
+    cameras: tuple[str, ...] = (CAMERA,)
+    history: int = 1
+    splits: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptFeature(seqio.Feature):
+    """The feature ``inputs`` of a task whose prompts ask for one kind of answer, which its name tells those who score.
+
+    Attributes:
+        kind: see `PreparedIndex.kind`.
+    """
+
+    kind: str = "text"
+
+
 def register_robot_task(
     name: str,
     folder: str | pathlib.Path,
@@ -51,6 +83,8 @@ def register_robot_task(
     *,
     mode: str = "action",
     use_last_step: bool = False,
+    cameras: Sequence[str] = (CAMERA,),
+    history: int = 1,
     splits: Mapping[str, str] | None = None,
     vocabulary: Vocabulary | None = None,
 ) -> seqio.Task:
@@ -61,17 +95,26 @@ def register_robot_task(
         folder: of the TFDS dataset, the one that holds ``dataset_info.json``.
         card: bounds that its actions are binned with; it goes from here into prepared data, runs and bundles.
         steps: a TensorFlow function from one episode, as TFDS gives it with encoded images (``episode["steps"]`` holds
-            tensors with T first), to a dict of ``image`` string[T] (encoded), ``action`` float32[T, 8] (physical, see
-            `arm_action`), ``instruction`` string[T] and, for mode "plan", ``plan`` string[T].
+            tensors with T first), to a dict of ``image`` string[T] (encoded) or camera -> string[T], ``action``
+            float32[T, 8] (physical, see `arm_action`), ``instruction`` string[T] and, for mode "plan", ``plan``
+            string[T].
         mode: "action" (prompt: RT-2's question) or "plan" (prompt: the instruction; target: plan, then action).
         use_last_step: RLDS calls the action of an ``is_last`` step undefined, so that step is left out; True keeps it
             for datasets that record a terminating action there (fractal20220817_data, the tabletop).
+        cameras: those that an example shows, in order. Tasks on one dataset that name a camera alike share its frames.
+        history: frames of each camera in an example, the present one included, oldest first. Those from before the
+            episode began are masked.
         splits: task split -> TFDS split or slice, e.g. ``{"train": "train[:95%]"}``; None takes TFDS's own.
         vocabulary: None is the shipped one.
 
     Raises:
-        UserError: an unknown mode, or no dataset in `folder`.
+        UserError: an unknown mode, a history that is none, or no dataset in `folder`.
     """
+    cameras = tuple(cameras)
+    if not 1 <= history <= MAX_HISTORY:
+        raise UserError(f"task {name}: history is {history}; choose 1 to {MAX_HISTORY} frames")
+    if not cameras or len(set(cameras)) < len(cameras):
+        raise UserError(f"task {name}: cameras are {cameras}; name at least one, each once")
     if mode not in MODES:
         raise UserError(f"task {name}: mode {mode!r} is unknown; choose one of {', '.join(MODES)}")
     bins = ActionBins(card.space)
@@ -88,14 +131,21 @@ def register_robot_task(
 
     def examples(episode: Tensors) -> tf.data.Dataset:
         rows = _fields(name, steps, episode)
-        rows = rows if use_last_step else {key: value[:-1] for key, value in rows.items()}
+        rows = rows if use_last_step else tf.nest.map_structure(lambda value: value[:-1], rows)
         plans = rows["plan"] if mode == "plan" else rows["instruction"]
         asked, answered = tf.numpy_function(
             texts, [rows["action"], rows["instruction"], plans], (tf.string, tf.string), stateful=False
         )
-        return _slices(rows["image"], asked, answered)
+        images = _with_history([_of_camera(name, rows["image"], camera) for camera in cameras], history)
+        return _slices(images, asked, answered, rows["instruction"])
 
-    return _add_task(name, folder, {"steps": tfds.decode.SkipDecoding()}, examples, splits, vocabulary, card, bins)
+    def frames(episode: Tensors) -> Tensors:
+        images = _fields(name, steps, episode)["image"]
+        return {camera: _of_camera(name, images, camera) for camera in cameras}
+
+    feature = _frame_feature(frames, cameras, history, splits)
+    decoders = {"steps": tfds.decode.SkipDecoding()}
+    return _add_task(name, folder, decoders, examples, feature, mode, splits, vocabulary, card, bins)
 
 
 def register_image_text_task(
@@ -104,6 +154,7 @@ def register_image_text_task(
     annotations: Callable[[Tensors], Tensors],
     prompt: Callable[[Mapping[str, str]], str],
     *,
+    kind: str = "text",
     max_per_image: int | None = None,
     splits: Mapping[str, str] | None = None,
     vocabulary: Vocabulary | None = None,
@@ -116,6 +167,7 @@ def register_image_text_task(
         annotations: a TensorFlow function from one TFDS example, its image encoded, to a dict of ``image`` (a string
             scalar, encoded), ``target`` string[K], and any further string[K] that `prompt` wants.
         prompt: a Python function from one annotation's fields, as text, to the prompt; see `rt2_jax.inputs.prompts`.
+        kind: what the prompts ask for, as prepared data tells it to those who score, such as "vqa".
         max_per_image: keep at most so many annotations of an image, the first ones.
         splits, vocabulary: as in `register_robot_task`.
 
@@ -134,9 +186,56 @@ def register_image_text_task(
             return _strings(prompt(dict(zip(keys, row, strict=True))) for row in texts)
 
         questions = tf.numpy_function(asked, [rows[key] for key in keys], tf.string, stateful=False)
-        return _slices(tf.fill(tf.shape(rows["target"]), image), questions, rows["target"])
+        count = tf.shape(rows["target"])
+        return _slices(tf.fill(count, image), questions, rows["target"], tf.fill(count, ""))
 
-    return _add_task(name, folder, {"image": tfds.decode.SkipDecoding()}, examples, splits, vocabulary)
+    def frames(example: Tensors) -> Tensors:
+        return {CAMERA: _fields(name, annotations, example)["image"][None]}
+
+    feature = _frame_feature(frames, (CAMERA,), 1, splits)
+    decoders = {"image": tfds.decode.SkipDecoding()}
+    return _add_task(name, folder, decoders, examples, feature, kind, splits, vocabulary)
+
+
+def _of_camera(name: str, images: Any, camera: str) -> tf.Tensor:
+    """string[T] of one camera, where a task's function gives a camera's frames or those of several by name."""
+    if not isinstance(images, Mapping):
+        images = {CAMERA: images}
+    if camera not in images:
+        raise UserError(
+            f"task {name}: camera {camera!r} is not among those that its function gives ({', '.join(sorted(images))}); "
+            "name one of them, or let it give image: camera -> string[T]"
+        )
+    return images[camera]
+
+
+def _with_history(cameras: Sequence[tf.Tensor], history: int) -> tf.Tensor:
+    """string[T, history * cameras] of string[T] each, "" before the first; string[T] where an example has one image."""
+    if len(cameras) == history == 1:
+        return cameras[0]
+    count = tf.shape(cameras[0])[0]
+    places = tf.range(count)[:, None] + tf.range(history)[None, :]
+    before = tf.fill([history - 1], "")
+    windows = [tf.gather(tf.concat([before, images], axis=0), places) for images in cameras]
+    return tf.ensure_shape(
+        tf.reshape(tf.stack(windows, axis=2), [count, history * len(cameras)]), [None, history * len(cameras)]
+    )
+
+
+def _frame_feature(
+    frames: Callable[[Tensors], Tensors], cameras: tuple[str, ...], history: int, splits: Mapping[str, str] | None
+) -> FrameFeature:
+    return FrameFeature(
+        seqio.PassThroughVocabulary(0),
+        add_eos=False,
+        rank=0 if len(cameras) == history == 1 else 1,
+        dtype=tf.string,
+        # Nothing in it branches on tensors, as in the examples' function.
+        frames=tf.autograph.experimental.do_not_convert(frames),
+        cameras=cameras,
+        history=history,
+        splits=dict(splits or {}),
+    )
 
 
 def _add_task(
@@ -144,6 +243,8 @@ def _add_task(
     folder: str | pathlib.Path,
     decoders: Mapping[str, tfds.decode.SkipDecoding],
     examples: Callable[[Tensors], tf.data.Dataset],
+    images: FrameFeature,
+    kind: str,
     splits: Mapping[str, str] | None,
     vocabulary: Vocabulary | None,
     card: DatasetCard | None = None,
@@ -168,8 +269,8 @@ def _add_task(
             seqio.preprocessors.append_eos,
         ],
         output_features={
-            "image": seqio.Feature(seqio.PassThroughVocabulary(0), add_eos=False, rank=0, dtype=tf.string),
-            "inputs": seqio.Feature(words, add_eos=False),
+            "image": images,
+            "inputs": PromptFeature(words, add_eos=False, kind=kind),
             "targets": ActionFeature(words, add_eos=True, card=card, bins=bins),
         },
     )
@@ -185,9 +286,10 @@ def _fields(name: str, function: Callable[[Tensors], Tensors], example: Tensors)
         ) from error
 
 
-def _slices(image: tf.Tensor, inputs: tf.Tensor, targets: tf.Tensor) -> tf.data.Dataset:
-    columns = {"image": image, "inputs": inputs, "targets": targets}
-    return tf.data.Dataset.from_tensor_slices({key: tf.ensure_shape(value, [None]) for key, value in columns.items()})
+def _slices(image: tf.Tensor, inputs: tf.Tensor, targets: tf.Tensor, instruction: tf.Tensor) -> tf.data.Dataset:
+    texts = {"inputs": inputs, "targets": targets, "instruction": instruction}
+    columns = {key: tf.ensure_shape(value, [None]) for key, value in texts.items()}
+    return tf.data.Dataset.from_tensor_slices({"image": image, **columns})
 
 
 def _strings(texts: Any) -> np.ndarray:

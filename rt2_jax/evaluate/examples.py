@@ -9,14 +9,12 @@ import numpy as np
 from rt2_jax.data.reader import PreparedSplit
 from rt2_jax.data.records import PreparedIndex, again
 from rt2_jax.errors import UserError
-from rt2_jax.inputs.prompts import plan_prompt, robot_prompt
 from rt2_jax.tokens.vocabulary import Vocabulary
 
 BATCH = 32
 ACTION, PLAN, TEXT = "action", "plan", "text"
-# Kinds of text with scores of their own, `offline.TEXT_KINDS`, by what a task's name ends with.
+# Kinds of text with scores of their own, `offline.TEXT_KINDS`.
 NAMED = ("detect", "locate", "detect_from_gripper", "locate_from_gripper", "vqa", "caption", "alt_text")
-_TEMPLATES = {ACTION: robot_prompt, PLAN: plan_prompt}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,30 +27,14 @@ class Example:
     instruction: str = ""
 
 
-def kind_of_task(index: PreparedIndex) -> str:
-    """What a prepared task's examples are and so how they are scored: "action", "plan", one of `NAMED`, or "text".
+def scored_as(index: PreparedIndex) -> str:
+    """How a prepared task's examples are scored: as "action", "plan", one of `NAMED`, or as any other "text".
 
-    A task whose integers are actions is of the first two. The other kinds are the tabletop's, known by the ending of
-    their names: the index does not tell them.
+    A task whose integers are actions is of the first two, whatever else it says of itself.
     """
     if index.bins is not None:
-        return PLAN if index.task.endswith(f"_{PLAN}") else ACTION
-    return next((kind for kind in NAMED if index.task.endswith(f"_{kind}")), TEXT)
-
-
-def instruction_of(prompt: str, kind: str) -> str:
-    """The instruction in the prompt of an example of that kind; "" where the kind has none.
-
-    Raises:
-      UserError: the prompt is not of the kind's form.
-    """
-    if kind not in _TEMPLATES:
-        return ""
-    template = _TEMPLATES[kind]
-    before, after = template("\0").split("\0")
-    if not (prompt.startswith(before) and prompt.endswith(after) and len(prompt) > len(before) + len(after)):
-        raise UserError(f"prompt {prompt!r} is not of the form {template('...')!r}; prepare the task with that prompt")
-    return prompt[len(before) : len(prompt) - len(after)]
+        return PLAN if index.kind == PLAN else ACTION
+    return index.kind if index.kind in NAMED else TEXT
 
 
 def read_examples(data_dir: Path, index: PreparedIndex, vocabulary: Vocabulary, count: int) -> list[Example]:
@@ -66,12 +48,12 @@ def read_examples(data_dir: Path, index: PreparedIndex, vocabulary: Vocabulary, 
             f"{index.task}/{index.split} was prepared with vocabulary {index.vocabulary[:12]}, the checkpoint has "
             f"{vocabulary.sha256[:12]}; with --vocabulary of the checkpoint, {again(data_dir, index.task)}"
         )
-    prepared, kind = PreparedSplit(data_dir, index.task, index.split), kind_of_task(index)
+    prepared = PreparedSplit(data_dir, index.task, index.split)
     keys = np.unique(np.linspace(0, len(prepared) - 1, min(count, len(prepared))).round().astype(int))
     examples = []
     for record, images in prepared.read(keys.tolist()):
-        prompt = vocabulary.decode(record.prompt)
-        examples.append(Example(images, prompt, vocabulary.decode(record.target), instruction_of(prompt, kind)))
+        prompt, target = vocabulary.decode(record.prompt), vocabulary.decode(record.target)
+        examples.append(Example(images, prompt, target, record.instruction))
     return examples
 
 

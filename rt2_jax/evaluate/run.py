@@ -10,7 +10,7 @@ from rt2_jax.errors import UserError
 from rt2_jax.evaluate import offline
 from rt2_jax.evaluate.closed_loop import Job, make_jobs, run_jobs
 from rt2_jax.evaluate.env import Environment, EnvSpec, check_actions
-from rt2_jax.evaluate.examples import ACTION, PLAN, kind_of_task, read_examples
+from rt2_jax.evaluate.examples import ACTION, PLAN, read_examples, scored_as
 from rt2_jax.evaluate.results import ActionScores, ClosedLoopResult, WebScores
 from rt2_jax.evaluate.user_env import EnvironmentSource, UserEnvironments
 from rt2_jax.policy.policy import Policy, TextModel
@@ -114,7 +114,7 @@ def held_out_tasks(data_dir: pathlib.Path, wanted: Sequence[str] | None) -> list
     order = [*offline.TEXT_KINDS, ACTION]
 
     def place(task: str) -> tuple[int, str]:
-        return order.index(kind_of_task(read_index(data_dir, task, SPLIT))), task
+        return order.index(scored_as(read_index(data_dir, task, SPLIT))), task
 
     return sorted(wanted or prepared, key=place)
 
@@ -140,7 +140,7 @@ def run_offline(
         row = bar.add_task("held-out examples", total=examples * len(tasks))
         for task in tasks:
             index = read_index(data_dir, task, SPLIT)
-            kind = kind_of_task(index)
+            kind = scored_as(index)
             acts = kind in (ACTION, PLAN)
             if not acts or (actions and isinstance(model, Policy)):
                 if acts:

@@ -129,7 +129,7 @@ class TrainConfig:
 
     Attributes:
         data_dir: holds ``prepared/<task>/<split>``.
-        mixture: a mixture's name, or task -> weight.
+        mixture: a mixture's name, as `rt2 data prepare --mixture` recorded it, or task -> weight.
         steps: the run's last step, counted from the first start.
         batch_size: examples in a global batch, all hosts together.
         model: a name of `rt2_jax.models.sizes.SIZES`, a folder that `rt2 convert` or a run wrote, or a dict:

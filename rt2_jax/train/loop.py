@@ -81,8 +81,8 @@ def train(config: TrainConfig, workdir: str | pathlib.Path, signals: StopSignals
 def _train(config: TrainConfig, folder: RunFolder, signals: StopSignals) -> int:
     workdir = folder.path
     vocabulary = Vocabulary.load(config.vocabulary or DEFAULT_VOCABULARY)
-    weights = task_weights(config)
     model = model_config(config, vocabulary)
+    weights = task_weights(config)
     backbone = make_backbone(model)
     mesh = make_mesh(config.mesh or None)
     program = make_program(config, backbone, len(weights), mesh)

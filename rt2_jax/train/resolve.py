@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rt2_jax.bundle.spec import BUNDLE_FILE, read_meta
-from rt2_jax.data.mixtures import mixture_weights
+from rt2_jax.data.mixtures import read_mixture
 from rt2_jax.errors import UserError
 from rt2_jax.models.config import ModelConfig
 from rt2_jax.models.sizes import SIZES, get_config
@@ -26,11 +26,11 @@ def task_weights(config: TrainConfig) -> dict[str, float]:
     """Task -> weight of the config's mixture; a task's id is its place in it.
 
     Raises:
-        UserError: an unknown mixture.
+        UserError: a mixture that is not recorded beside the data.
     """
     if isinstance(config.mixture, Mapping):
         return dict(config.mixture)
-    return mixture_weights(config.mixture)
+    return read_mixture(config.data_dir, config.mixture)
 
 
 def model_config(config: TrainConfig, vocabulary: Vocabulary) -> ModelConfig:

@@ -3,24 +3,34 @@ import pytest
 from PIL import Image
 
 from rt2_jax.data.inspect import inspect
-from rt2_jax.data.mixtures import ROBOT
+from rt2_jax.data.mixtures import Mixture, record_mixture
 from rt2_jax.errors import UserError
 from rt2_jax.tokens import Vocabulary
 
 
-def test_inspect_counts_shares_and_draws(tmp_path, prepared):
+def test_inspect_counts_shares_and_draws(tmp_path, prepared, frame):
     sha256 = Vocabulary.load().sha256
-    for number, task in enumerate(ROBOT):
-        prepared(tmp_path, task, 40, vocabulary=sha256, first_token=1300, dropped=1234 * number)
-    prepared(tmp_path, "tabletop_robot_plan", 3, "validation", vocabulary=sha256)
+    weights = {"tabletop_robot_action": 0.2, "tabletop_robot_plan": 0.8}
+    record_mixture(tmp_path, Mixture("robot", weights))
+    record_mixture(tmp_path, Mixture("all", {**weights, "absent": 1.0}))
+    for number, task in enumerate(weights):
+        told = {"vocabulary": sha256, "kind": "action", "dropped": 1234 * number}
+        prepared(tmp_path, task, 40, frames_of="robot", first_token=1300, **told)
+    prepared(tmp_path, "tabletop_robot_plan", 3, "validation", num_bytes=1_234_567, vocabulary=sha256)
     text = inspect(tmp_path, per_task=4)
     lines = [line.split() for line in text.splitlines()]
-    assert ["tabletop_robot_action", "train", "40", "0", "1", "4", "8", "px"] in lines
-    assert ["tabletop_robot_plan", "train", "40", "1,234", "1", "4", "8", "px"] in lines
-    assert ["tabletop_robot_plan", "validation", "3", "0", "1", "4", "8", "px"] in lines
+    counts = {tuple(line[:3]): line[3:8] for line in lines if len(line) == 10}
+    assert counts["tabletop_robot_action", "action", "train"] == ["40", "0", "1", "4", "1"]
+    assert counts["tabletop_robot_plan", "action", "train"] == ["40", "1,234", "1", "4", "1"]
+    assert counts["tabletop_robot_plan", "text", "validation"] == ["3", "0", "1", "4", "1"]
+    assert next(line for line in lines if "validation" in line)[-2:] == ["1.2", "411,522"]
+    # The frames of both tasks lie there once.
+    shared = next(line for line in lines if line and line[0] == "robot/train/image")
+    assert shared[1:5] == ["2", "40", "8", "px"] and int(shared[-1]) == sum(len(frame(k)) for k in range(40)) // 40
+    assert "frames and examples together: 1.3 MB" in text
     # 20% of 64 is 12.8.
     assert ["tabletop_robot_action", "20.0%", "12", "or", "13"] in lines
-    assert "tabletop_cofinetune_50" not in text
+    assert ["robot", "share", "of", "a", "batch", "of", "64"] in lines and "all " not in text
 
     with Image.open(tmp_path / "inspect.png") as sheet:
         pixels = np.asarray(sheet.convert("RGB")).astype(int)

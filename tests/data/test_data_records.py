@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rt2_jax.actions import ActionBins, load_card
+from rt2_jax.data.frames import FramesRef
 from rt2_jax.data.records import (
     KIND,
     PreparedIndex,
@@ -25,11 +26,13 @@ TABLETOP, FRACTAL = load_card("tabletop"), load_card("fractal20220817_data")
 TOKENS = st.lists(st.integers(0, 2**31 - 1), max_size=40)
 
 
-@given(st.lists(st.binary(max_size=50), max_size=3), TOKENS, TOKENS, st.text(max_size=20))
-def test_records_come_back_as_they_were(images, prompt, target, task):
-    record = Record(tuple(images), np.array(prompt, np.int32), np.array(target, np.int32), task)
+@given(st.lists(st.integers(-1, 2**40), max_size=3), TOKENS, TOKENS, st.text(max_size=20), st.text(max_size=20))
+def test_records_come_back_as_they_were(frames, prompt, target, task, instruction):
+    record = Record(
+        np.array(frames, np.int64), np.array(prompt, np.int32), np.array(target, np.int32), task, instruction
+    )
     found = decode_record(encode_record(record))
-    assert found.images == record.images and found.task == task
+    assert found.frames.tolist() == frames and (found.task, found.instruction) == (task, instruction)
     assert found.prompt.tolist() == prompt and found.target.tolist() == target
     assert found.prompt.dtype == found.target.dtype == np.int32
 
@@ -49,7 +52,10 @@ def test_an_index_comes_back_as_it_was(tmp_path, prepared):
 
 def test_a_split_that_is_not_prepared_names_the_command(tmp_path, prepared):
     prepared(tmp_path, "one", 5)
-    with pytest.raises(UserError, match=r"validation is not a prepared split .*tasks: one.*run `rt2 data prepare`"):
+    with pytest.raises(
+        UserError,
+        match=r"validation is not a prepared split .*tasks: one.*run `rt2 data prepare --data .* --tasks one`",
+    ):
         read_index(tmp_path, "one", "validation")
 
 
@@ -70,6 +76,11 @@ def test_a_split_that_is_not_prepared_names_the_command(tmp_path, prepared):
         {"source": 2**63},
         {"task": "two"},
         {"split": "validation"},
+        {"num_images": 2},
+        {"history": 2},
+        {"frames": []},
+        {"frames": [{"camera": "image", "folder": "frames/../one/train", "identity": ""}]},
+        {"frames": [{"camera": "image", "folder": "/etc", "identity": ""}]},
         None,
     ],
 )
@@ -161,7 +172,8 @@ def test_an_index_whose_card_and_bins_disagree_is_refused(tmp_path, prepared):
     with pytest.raises(UserError, match="the upper bound of dz is 0.04 in its card, 8.0 in its bins; .*one space"):
         read_index(tmp_path, "one", "train")
     with pytest.raises(UserError, match="give both, or neither"):
-        PreparedIndex("one", "train", 0, (), "", 8, 1, 0, 0, card=TABLETOP)
+        frames = (FramesRef("image", "frames/one/train/image", ""),)
+        PreparedIndex("one", "train", 0, (), "", 8, 1, 0, 0, frames=frames, card=TABLETOP)
 
 
 def test_a_differing_meaning_names_the_first_thing_that_differs():

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rt2_jax.data.mixtures import CO_TRAINED_WEB, MIXTURES, ROBOT, WEB, mixture_weights
 from rt2_jax.data.schedule import MAX_CELLS, MAX_DENOMINATOR, MAX_OFF, make_schedule, shuffled_index
+from rt2_jax.datasets.tabletop.mixtures import CO_TRAINED_WEB, MIXTURES, ROBOT, WEB
 from rt2_jax.errors import UserError
 
 # Weights as people write them, and a few awkward ones.
@@ -108,7 +108,7 @@ def same_as_reference(weights, batch_size):
 @pytest.mark.parametrize("mixture", MIXTURES)
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 8, 30, 64, 100, 2048])
 def test_shipped_mixtures_keep_their_schedules(mixture, batch_size):
-    same_as_reference(mixture_weights(mixture), batch_size)
+    same_as_reference(MIXTURES[mixture], batch_size)
 
 
 @settings(max_examples=60, deadline=None)
@@ -235,15 +235,10 @@ def test_a_batch_beyond_all_measure_is_refused():
 
 def test_shipped_mixtures_hold_their_robot_share():
     for name, robot_share in (("tabletop_cofinetune_50", 0.5), ("tabletop_cofinetune_66", 0.66)):
-        weights = mixture_weights(name)
+        weights = MIXTURES[name]
         assert set(weights) == {*ROBOT, *CO_TRAINED_WEB}
         assert sum(weights.values()) == pytest.approx(1)
         assert sum(weights[task] for task in ROBOT) == pytest.approx(robot_share)
-    assert mixture_weights("tabletop_robot_only") == dict(ROBOT)
-    assert mixture_weights("tabletop_web_only") == dict(WEB)
+    assert MIXTURES["tabletop_robot_only"] == dict(ROBOT)
+    assert MIXTURES["tabletop_web_only"] == dict(WEB)
     assert all(sum(weights.values()) == pytest.approx(1) for weights in MIXTURES.values())
-
-
-def test_an_unknown_mixture_names_the_known_ones():
-    with pytest.raises(UserError, match="'nope' is unknown.*tabletop_cofinetune_50"):
-        mixture_weights("nope")

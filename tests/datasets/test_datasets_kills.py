@@ -1,16 +1,27 @@
 """Building and preparing, killed before any of their writes reach the disk, then run again: the same bytes."""
 
 import random
-import signal
 import subprocess
 import sys
 
 from rt2_jax.cli import main
 
 # Counts what makes a write last, and dies in place of the call with the number given; 0 never does.
+# One process after the other, each a copy of the first, which has imported everything.
 KILLED = """
 import os, signal, sys
-left = int(sys.argv[1])
+from rt2_jax.cli import main
+import rt2_jax.datasets.prepare, rt2_jax.datasets.tabletop.build
+for left in map(int, sys.argv[1].split(",")):
+    child = os.fork()
+    if not child:
+        break
+    died = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(left, died, flush=True)
+    if died != -signal.SIGKILL:
+        sys.exit(1)
+else:
+    sys.exit()
 def counted(call):
     def counting(*arguments, **options):
         global left
@@ -21,13 +32,12 @@ def counted(call):
     return counting
 for name in ("fsync", "replace", "rename"):
     setattr(os, name, counted(getattr(os, name)))
-from rt2_jax.cli import main
-sys.exit(main(sys.argv[2:]))
+os._exit(main(sys.argv[2:]))
 """
 
 
 BUILD = ["data", "build", "--robot-episodes", "1", "--web-images", "2", "--image-size", "32", "--workers", "1"]
-PREPARE = ["data", "prepare", "--tasks", "tabletop_robot_action,tabletop_web_caption"]
+PREPARE = ["data", "prepare", "--mixture", "tabletop_cofinetune_50"]
 
 
 def contents(folder):
@@ -37,17 +47,16 @@ def contents(folder):
 def test_killed_builds_and_prepares_end_in_the_same_bytes(tmp_path):
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     rng = random.Random(0)
-    # A whole build makes some 45 such calls and a whole prepare some 30.
-    for command, kills in ((BUILD, [rng.randint(2, 18) for _ in range(2)]), (PREPARE, [rng.randint(2, 20)])):
+    # A whole build makes some 45 such calls, a whole prepare some 190; the later ones go on where others were killed.
+    for command, kills in ((BUILD, [rng.randint(2, 18) for _ in range(2)]), (PREPARE, rng.sample(range(2, 60), 10))):
         assert main([*command, "--data", str(unbroken)]) == 0
-        for at in kills:
-            # The later ones go on where those before them were killed.
-            died = subprocess.run(
-                [sys.executable, "-c", KILLED, str(at), *command, "--data", str(broken)],
-                capture_output=True,
-                text=True,
-                timeout=300,
-            )
-            assert died.returncode == -signal.SIGKILL, died.stderr
+        died = subprocess.run(
+            [sys.executable, "-c", KILLED, ",".join(map(str, kills)), *command, "--data", str(broken)],
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert died.returncode == 0, died.stdout + died.stderr
         assert main([*command, "--data", str(broken)]) == 0
     assert contents(broken) == contents(unbroken)
+    assert not list(broken.rglob(".*"))

@@ -3,7 +3,6 @@
 import re
 import shlex
 
-import numpy as np
 import pytest
 
 from rt2_jax.cli import main
@@ -13,7 +12,6 @@ from rt2_jax.datasets import prepare as module
 from rt2_jax.datasets.prepare import prepare
 from rt2_jax.errors import UserError
 from rt2_jax.files.manifest import check_sealed
-from rt2_jax.inputs.images import encode_jpeg
 
 TASK = "tabletop_web_vqa"
 
@@ -117,13 +115,3 @@ def test_a_folder_that_is_a_file_is_named(data, folder):
     for overwrite in (False, True):
         with pytest.raises(UserError, match="train is not a folder"):
             once(data, overwrite=overwrite)
-
-
-@pytest.mark.parametrize("kept", [0, 20, -40])
-def test_a_frame_that_breaks_off_is_found_when_it_is_prepared(tmp_path, kept):
-    jpeg = encode_jpeg(np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8))
-    tokens = np.ones(2, np.int32)
-    writer = module._SplitWriter(tmp_path, "mine", module.Limits())
-    writer.add(jpeg, tokens, tokens)
-    with pytest.raises(UserError, match="mine: an image does not decode .*; repair or drop it"):
-        writer.add(jpeg[:kept], tokens, tokens)

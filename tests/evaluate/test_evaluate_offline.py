@@ -2,16 +2,15 @@
 
 import numpy as np
 import pytest
-from array_record.python import array_record_module
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rt2_jax.actions import ActionBins, load_card
-from rt2_jax.data.records import PreparedIndex, Record, encode_record, index_to_json, prepared_dir, read_index
+from rt2_jax.data.records import PreparedIndex, read_index
+from rt2_jax.data.writer import write_frames, write_split
 from rt2_jax.errors import UserError
 from rt2_jax.evaluate import offline
-from rt2_jax.evaluate.examples import Example, instruction_of, kind_of_task, read_examples
-from rt2_jax.files.writing import seal
+from rt2_jax.evaluate.examples import Example, read_examples, scored_as
 from rt2_jax.inputs.images import encode_jpeg
 from rt2_jax.inputs.prompts import plan_prompt, plan_target, robot_prompt
 from rt2_jax.tokens.action_text import action_text, parse_action_text
@@ -135,26 +134,26 @@ TASKS = {
 }
 
 
-def index_of(task, **fields):
-    return PreparedIndex(task, "validation", 0, (), VOCABULARY.sha256, 8, 1, 32, 8, **fields)
+def index_of(kind, **fields):
+    return PreparedIndex("theirs", "validation", 0, (), VOCABULARY.sha256, 8, 0, 32, 8, kind=kind, **fields)
 
 
-def test_what_holds_actions_is_scored_as_actions_whatever_it_is_called():
+def test_what_holds_actions_is_scored_as_actions_whatever_it_says():
     card = load_card("tabletop")
     meaning = {"card": card, "bins": ActionBins(card.space)}
-    assert kind_of_task(index_of("tabletop_robot_action", **meaning)) == "action"
-    assert kind_of_task(index_of("pusher", **meaning)) == "action"
-    assert kind_of_task(index_of("pusher_vqa", **meaning)) == "action"
-    assert kind_of_task(index_of("pusher_plan", **meaning)) == "plan"
+    assert scored_as(index_of("action", **meaning)) == "action"
+    assert scored_as(index_of("vqa", **meaning)) == "action"
+    assert scored_as(index_of("plan", **meaning)) == "plan"
     # And what holds none is not.
-    assert kind_of_task(index_of("call_to_action")) == "text"
+    assert scored_as(index_of("action")) == scored_as(index_of("plan")) == scored_as(index_of("ocr")) == "text"
+    assert scored_as(index_of("vqa")) == "vqa"
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_every_kind_of_task_goes_from_none_to_all(fakes, task):
     skill, headline, target = TASKS[task]
     examples = [Example(FRAME, f"prompt {index}", target) for index in range(5)]
-    kind = kind_of_task(index_of(task))
+    kind = scored_as(index_of(task.removeprefix("tabletop_web_")))
     right = offline.score_web(Oracle(fakes, examples), task, kind, examples, 16, samples=3)
     assert (right.skill, right.task, right.examples) == (skill, task, 5)
     assert (right.metrics[0].name, right.metrics[0].value) == (headline, 1.0)
@@ -172,37 +171,23 @@ def test_any_answer_is_scored(reply):
             return [reply] * len(texts)
 
     for task, (_, _, target) in TASKS.items():
-        kind = kind_of_task(index_of(task))
+        kind = scored_as(index_of(task.removeprefix("tabletop_web_")))
         scores = offline.score_web(Speaker(), task, kind, [Example(FRAME, "what?", target)], 16)
         assert all(metric.value is None or metric.value >= 0 for metric in scores.metrics)
-
-
-def test_instructions_come_back_out_of_their_prompts():
-    assert instruction_of(robot_prompt("pick up the red cube"), "action") == "pick up the red cube"
-    assert instruction_of(plan_prompt("I'm hungry"), "plan") == "I'm hungry"
-    assert instruction_of("Detect all objects", "detect") == ""
-    for prompt in ("Detect all objects", "", robot_prompt("x").replace(" x?", "?")):
-        with pytest.raises(UserError, match="is not of the form"):
-            instruction_of(prompt, "action")
 
 
 @pytest.fixture
 def prepared(tmp_path):
     vocabulary = Vocabulary.load()
-    folder = prepared_dir(tmp_path, "tabletop_web_vqa", "validation")
-    folder.mkdir(parents=True)
-    writer = array_record_module.ArrayRecordWriter(str(folder / "part-00000.array_record"), "group_size:1")
+    examples = []
     for index in range(11):
         prompt = np.array(vocabulary.encode(f"Answer in en: how many are {index}?"), np.int32)
         target = np.array([*vocabulary.encode(f"{index} cubes"), vocabulary.eos_id], np.int32)
-        image = np.full((16, 16, 3), 20 * index, np.uint8)
-        writer.write(encode_record(Record((encode_jpeg(image),), prompt, target, "tabletop_web_vqa")))
-    writer.close()
-    index = PreparedIndex(
-        "tabletop_web_vqa", "validation", 11, (("part-00000.array_record", 11),), vocabulary.sha256, 16, 1, 32, 8
-    )
-    (folder / "index.json").write_text(index_to_json(index), encoding="utf-8")
-    seal(folder, "prepared split")
+        image = encode_jpeg(np.full((16, 16, 3), 20 * index, np.uint8))
+        examples.append(([image], prompt, target, ""))
+    task, frames = "tabletop_web_vqa", ({"image": images} for images, *_ in examples)
+    cameras = write_frames(tmp_path, task, "validation", ["image"], frames, task=task)
+    write_split(tmp_path, task, "validation", examples, cameras, vocabulary=vocabulary.sha256)
     return tmp_path, vocabulary
 
 

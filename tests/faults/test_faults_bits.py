@@ -28,7 +28,7 @@ def read_split(data):
     records = []
     for task in ("tabletop_robot_action", "tabletop_web_locate"):
         split = PreparedSplit(data, task, "train")
-        records += [encode_record(record) for record, _ in split.read(range(len(split)))]
+        records += [encode_record(record) + frames.tobytes() for record, frames in split.read(range(len(split)))]
     return records
 
 
@@ -36,7 +36,7 @@ ARTEFACTS = {
     "bundle": ("bundle", "", open_folder, 12, 220),
     "converted weights": ("pretrained", "", open_folder, 8, 120),
     "run": ("run", "", read_whole_step, 12, 240),
-    "prepared data": ("data", "prepared/*/train", read_split, 8, 160),
+    "prepared data": ("data", "prepared/**/train", read_split, 8, 160),
     "dataset": ("data", "tabletop_*", None, 6, 140),
     "transformers weights": ("transformers", "", None, 4, 60),
     "T5X weights": ("t5x", "", None, 4, 60),

@@ -1,20 +1,17 @@
 """`evaluate` from a bundle to the two files, with a real but very small model."""
 
-import dataclasses
 import json
 import shutil
 
 import jax
 import numpy as np
 import pytest
-from array_record.python import array_record_module
 
 from rt2_jax.actions import ActionBins, load_card
 from rt2_jax.bundle.spec import bundle_meta
 from rt2_jax.bundle.store import load_bundle, save_bundle
-from rt2_jax.data.records import PreparedIndex, Record, encode_record, index_to_json, prepared_dir
+from rt2_jax.data.writer import write_frames, write_split
 from rt2_jax.errors import UserError
-from rt2_jax.files.writing import seal
 from rt2_jax.inputs.images import encode_jpeg
 from rt2_jax.inputs.prompts import locate_prompt, robot_prompt
 from rt2_jax.models.backbone import make_backbone
@@ -52,19 +49,11 @@ def workplace(tmp_path_factory):
         "tabletop_web_locate": (locate_prompt("red cube"), "34 56"),
     }
     for task, (prompt, target) in pairs.items():
-        folder = prepared_dir(root / "data", task, "validation")
-        folder.mkdir(parents=True)
-        writer = array_record_module.ArrayRecordWriter(str(folder / "part-00000.array_record"), "group_size:1")
+        frames = write_frames(root / "data", task, "validation", ["image"], [{"image": [image]}], task=task)
         ids = np.array([*vocabulary.encode(target), vocabulary.eos_id], np.int32)
-        for _ in range(4):
-            writer.write(encode_record(Record((image,), np.array(vocabulary.encode(prompt), np.int32), ids, task)))
-        writer.close()
-        files = (("part-00000.array_record", 4),)
-        index = PreparedIndex(task, "validation", 4, files, vocabulary.sha256, SIZE, 1, 48, 24)
-        if task == "tabletop_robot_action":
-            index = dataclasses.replace(index, card=card, bins=bins)
-        (folder / "index.json").write_text(index_to_json(index), encoding="utf-8")
-        seal(folder, "prepared split")
+        example = ([image], np.array(vocabulary.encode(prompt), np.int32), ids, "")
+        meaning = {"card": card, "bins": bins} if task == "tabletop_robot_action" else {}
+        write_split(root / "data", task, "validation", [example] * 4, frames, vocabulary=vocabulary.sha256, **meaning)
     return root
 
 

@@ -1,12 +1,13 @@
 """A model of a few thousand parameters and a prepared dataset of a few dozen examples, for tests that train."""
 
+import pathlib
+
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordWriter
 
 from rt2_jax.actions.bins import ActionBins
 from rt2_jax.actions.card import load_card
-from rt2_jax.data.records import PreparedIndex, Record, encode_record, index_to_json, prepared_dir
-from rt2_jax.files.writing import seal
+from rt2_jax.data.writer import write_frames
+from rt2_jax.data.writer import write_split as write_examples
 from rt2_jax.inputs.images import encode_jpeg
 from rt2_jax.tokens.vocabulary import Vocabulary
 
@@ -40,31 +41,17 @@ def write_split(data_dir, task, split, count, seed, card="tabletop"):
     The integers of "reach" are actions of `card`, "name" is a task of words.
     """
     vocabulary = Vocabulary.load()
-    folder = prepared_dir(data_dir, task, split)
-    folder.mkdir(parents=True)
-    writer = ArrayRecordWriter(str(folder / "part-00000.array_record"), "group_size:1")
-    rng = np.random.default_rng(seed)
+    examples, rng = [], np.random.default_rng(seed)
     for _ in range(count):
         level = int(rng.integers(0, 256))
         frame = np.full((IMAGE_SIZE, IMAGE_SIZE, 3), level, np.uint8)
         prompt = np.asarray(vocabulary.encode("7 8 9"), np.int32)
         text = f"{level} {level} {level}" if task == "reach" else "3 4"
         target = np.asarray([*vocabulary.encode(text), vocabulary.eos_id], np.int32)
-        writer.write(encode_record(Record((encode_jpeg(frame),), prompt, target, task)))
-    writer.close()
+        examples.append(([encode_jpeg(frame)], prompt, target, ""))
+    frames = ({"image": images} for images, *_ in examples)
+    data_dir = pathlib.Path(data_dir)
+    cameras = write_frames(data_dir, task, split, ["image"], frames, task=task)
     card = load_card(card) if task == "reach" else None
-    index = PreparedIndex(
-        task=task,
-        split=split,
-        num_examples=count,
-        files=(("part-00000.array_record", count),),
-        vocabulary=vocabulary.sha256,
-        image_size=IMAGE_SIZE,
-        num_images=1,
-        longest_prompt=3,
-        longest_target=4,
-        card=card,
-        bins=card and ActionBins(card.space),
-    )
-    (folder / "index.json").write_text(index_to_json(index), encoding="utf-8")
-    seal(folder, "prepared split")
+    bins = card and ActionBins(card.space)
+    return write_examples(data_dir, task, split, examples, cameras, vocabulary=vocabulary.sha256, card=card, bins=bins)

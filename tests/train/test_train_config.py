@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rt2_jax.data.mixtures import Mixture, record_mixture
 from rt2_jax.errors import UserError
 from rt2_jax.tokens.vocabulary import Vocabulary
 from rt2_jax.train.config import (
@@ -292,12 +293,15 @@ def test_a_picture_is_not_shifted_out_of_its_frame():
             model_config(make_config({**NEEDED, "augment": {"shift": shift}}), vocabulary)
 
 
-def test_a_mixture_is_a_name_or_weights():
+def test_a_mixture_is_a_recorded_name_or_weights(tmp_path):
     assert task_weights(make_config(NEEDED)) == {"a": 1.0}
-    named = task_weights(make_config({**NEEDED, "mixture": "tabletop_cofinetune_50"}))
-    assert sum(weight for task, weight in named.items() if "robot" in task) == pytest.approx(0.5)
-    with pytest.raises(UserError, match="'none' is unknown"):
-        task_weights(make_config({**NEEDED, "mixture": "none"}))
+    weights = {"z": 1 / 3, "a": 2.0}
+    record_mixture(tmp_path, Mixture("mine", weights))
+    found = task_weights(make_config({**NEEDED, "data_dir": str(tmp_path), "mixture": "mine"}))
+    assert list(found.items()) == list(weights.items())
+    for name in ("none", "../mine", ".", "a/b", "x" * 5000, "\n"):
+        with pytest.raises(UserError, match=r"is not recorded in .* \(recorded: mine\); run `rt2 data prepare --data"):
+            task_weights(make_config({**NEEDED, "data_dir": str(tmp_path), "mixture": name}))
 
 
 def test_config_dicts_and_plain_dicts_are_alike():

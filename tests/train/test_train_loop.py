@@ -127,7 +127,7 @@ def test_what_does_not_fit_the_data_is_refused_before_anything_compiles(small_fi
         ({"target_len": 3}, "target_len is 3; raise"),
         ({"model": {**small_fields["model"], "image_size": 48}}, "image size 32, this run needs 48"),
         ({"mixture": {"absent": 1.0}}, "is not a prepared split"),
-        ({"mixture": "nothing"}, "mixture 'nothing' is unknown"),
+        ({"mixture": "nothing"}, "mixture 'nothing' is not recorded in .*--mixture nothing"),
         ({"model": "huge"}, "model size 'huge' is unknown"),
         ({"model": {"size": "tiny", "depth": 3}}, "depth"),
         ({"vocabulary": str(tmp_path / "none.model")}, "does not exist"),

@@ -7,9 +7,9 @@ import seqio
 import tensorflow as tf
 
 from rt2_jax.actions import load_card
-from rt2_jax.data.mixtures import MIXTURES
 from rt2_jax.datasets.arm import arm_action
 from rt2_jax.datasets.tabletop import features
+from rt2_jax.datasets.tabletop.mixtures import MIXTURES
 from rt2_jax.datasets.tasks import MODES, Tensors, register_image_text_task, register_robot_task
 from rt2_jax.datasets.tfds_reading import check_dataset, holds_dataset
 from rt2_jax.errors import UserError
@@ -18,6 +18,16 @@ from rt2_jax.sim.language.lexicon import GRIPPER
 from rt2_jax.tokens import Vocabulary
 
 WEB_KINDS = ("caption", "vqa", "alt_text", "detect", "locate", "detect_from_gripper", "locate_from_gripper")
+
+
+def is_built(data_dir: str | pathlib.Path) -> bool:
+    """Whether one of the tabletop's datasets is there, half-built and damaged ones included."""
+    return any(map(holds_dataset, _folders(data_dir)))
+
+
+def offers(name: str) -> bool:
+    """Whether a task or mixture is one of the tabletop's."""
+    return name in MIXTURES or any(name in weights for weights in MIXTURES.values())
 
 
 def register(data_dir: str | pathlib.Path, vocabulary: Vocabulary | None = None) -> list[str]:
@@ -34,8 +44,7 @@ def register(data_dir: str | pathlib.Path, vocabulary: Vocabulary | None = None)
         UserError: neither dataset is there, or one is damaged or half-built.
     """
     vocabulary = vocabulary or Vocabulary.load()
-    robot = pathlib.Path(data_dir) / features.ROBOT_NAME / features.VERSION
-    web = pathlib.Path(data_dir) / features.WEB_NAME / features.VERSION
+    robot, web = _folders(data_dir)
     names = []
     if holds_dataset(robot):
         check_dataset(robot)
@@ -47,7 +56,8 @@ def register(data_dir: str | pathlib.Path, vocabulary: Vocabulary | None = None)
     if holds_dataset(web):
         for kind in WEB_KINDS:
             name = f"{features.WEB_NAME}_{kind}"
-            register_image_text_task(name, web, _annotations_of(kind), _WEB_PROMPTS[kind], vocabulary=vocabulary)
+            annotations, prompt = _annotations_of(kind), _WEB_PROMPTS[kind]
+            register_image_text_task(name, web, annotations, prompt, kind=kind, vocabulary=vocabulary)
             names.append(name)
     if not names:
         raise UserError(
@@ -58,6 +68,10 @@ def register(data_dir: str | pathlib.Path, vocabulary: Vocabulary | None = None)
         if set(weights) <= set(names):
             seqio.MixtureRegistry.add(mixture, list(weights.items()))
     return names
+
+
+def _folders(data_dir: str | pathlib.Path) -> list[pathlib.Path]:
+    return [pathlib.Path(data_dir) / name / features.VERSION for name in (features.ROBOT_NAME, features.WEB_NAME)]
 
 
 def tabletop_steps(episode: Tensors) -> Tensors:
