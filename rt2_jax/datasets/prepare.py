@@ -15,7 +15,7 @@ import tensorflow as tf
 from array_record.python.array_record_module import ArrayRecordWriter
 from rich.progress import Progress
 
-from rt2_jax.actions import ActionBins, DatasetCard
+from rt2_jax.actions.embodiment import Embodiment, difference
 from rt2_jax.data.mixtures import ROBOT, WEB
 from rt2_jax.data.records import (
     INDEX_NAME,
@@ -27,7 +27,6 @@ from rt2_jax.data.records import (
     encode_record,
     index_to_json,
     is_prepared,
-    meaning_difference,
     prepared_dir,
     read_index,
 )
@@ -166,10 +165,10 @@ def _prepare_split(
 ) -> PreparedIndex:
     folder = prepared_dir(data_dir, task.name, split)
     source = _source_hash(task_folder(task))
-    meaning = _meaning(task)
+    embodiment = _embodiment(task)
     if is_prepared(folder) and not overwrite:
         index = read_index(data_dir, task.name, split)
-        differing = _difference(index, vocabulary, source, limits, meaning)
+        differing = _difference(index, vocabulary, source, limits, embodiment)
         if differing:
             raise UserError(f"{folder} was prepared {differing}; {again(data_dir, task.name)}")
         return index
@@ -181,7 +180,7 @@ def _prepare_split(
                 for image, prompt, target in zip(images, prompts, targets, strict=True):
                     writer.add(image, prompt, target)
                 progress.advance(bar, len(images))
-            index = writer.close(split, vocabulary.sha256, source, *meaning)
+            index = writer.close(split, vocabulary.sha256, source, embodiment)
             (partial / INDEX_NAME).write_text(index_to_json(index), encoding="utf-8")
     except OSError as error:
         raise write_error(folder, error) from error
@@ -190,9 +189,9 @@ def _prepare_split(
     return index
 
 
-def _meaning(task: seqio.Task) -> tuple[DatasetCard | None, ActionBins | None]:
+def _embodiment(task: seqio.Task) -> Embodiment | None:
     targets = task.output_features["targets"]
-    return (targets.card, targets.bins) if isinstance(targets, ActionFeature) else (None, None)
+    return targets.embodiment if isinstance(targets, ActionFeature) else None
 
 
 def _difference(
@@ -200,7 +199,7 @@ def _difference(
     vocabulary: Vocabulary,
     source: str,
     limits: Limits,
-    meaning: tuple[DatasetCard | None, ActionBins | None],
+    embodiment: Embodiment | None,
 ) -> str | None:
     """How a prepared split is not what would be prepared now; None when it is."""
     wanted = {"vocabulary": vocabulary.sha256, "source": source}
@@ -210,7 +209,7 @@ def _difference(
         found = getattr(index, field)
         if found != value:
             return f"from another {field.replace('_', ' ')} ({str(found)[:12]}, now {str(value)[:12]})"
-    differing = meaning_difference((index.card, index.bins), meaning)
+    differing = difference(index.embodiment, embodiment, told=True)
     return differing and f"when {differing[0]} was {differing[1]}, now {differing[2]}"
 
 
@@ -264,8 +263,7 @@ class _SplitWriter:
         split: str,
         vocabulary: str,
         source: str,
-        card: DatasetCard | None = None,
-        bins: ActionBins | None = None,
+        embodiment: Embodiment | None = None,
     ) -> PreparedIndex:
         """Finishes the last file; what was written, as an index."""
         self._close_file()
@@ -281,8 +279,7 @@ class _SplitWriter:
             longest_target=self._longest["target"],
             dropped=self._dropped,
             source=source,
-            card=card,
-            bins=bins,
+            embodiment=embodiment,
         )
 
     def _next_file(self) -> None:

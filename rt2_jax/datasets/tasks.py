@@ -14,7 +14,7 @@ import seqio
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from rt2_jax.actions import ActionBins, DatasetCard
+from rt2_jax.actions import Embodiment
 from rt2_jax.datasets.seqio_vocabulary import SeqioVocabulary
 from rt2_jax.datasets.tfds_folder import INFO_NAME
 from rt2_jax.datasets.tfds_reading import check_dataset, holds_dataset
@@ -31,22 +31,20 @@ Tensors = Mapping[str, Any]
 class ActionFeature(seqio.Feature):
     """The feature ``targets`` of a task whose targets hold actions: it carries what their integers mean.
 
-    Preparing writes both into the split's index, and a run takes them from there, so that what was binned with one
-    card cannot be decoded with another. Tasks written by hand have one too, or none of their integers is an action.
+    Preparing writes it into the split's index, and a run takes it from there, so that what was binned with one card
+    cannot be decoded with another. Tasks written by hand have one too, or none of their integers is an action.
 
     Attributes:
-        card: the dataset's card.
-        bins: what cut the actions; of the card's space.
+        embodiment: whose actions they are.
     """
 
-    card: DatasetCard | None = None
-    bins: ActionBins | None = None
+    embodiment: Embodiment | None = None
 
 
 def register_robot_task(
     name: str,
     folder: str | pathlib.Path,
-    card: DatasetCard,
+    embodiment: Embodiment,
     steps: Callable[[Tensors], Tensors],
     *,
     mode: str = "action",
@@ -59,10 +57,12 @@ def register_robot_task(
     Args:
         name: the task's name.
         folder: of the TFDS dataset, the one that holds ``dataset_info.json``.
-        card: bounds that its actions are binned with; it goes from here into prepared data, runs and bundles.
+        embodiment: what its actions are, and the integers that stand for them; it goes from here into prepared data,
+            runs and bundles. Of an answer of several actions (`chunk`), those past an episode's end repeat its last.
         steps: a TensorFlow function from one episode, as TFDS gives it with encoded images (``episode["steps"]`` holds
-            tensors with T first), to a dict of ``image`` string[T] (encoded), ``action`` float32[T, 8] (physical, see
-            `arm_action`), ``instruction`` string[T] and, for mode "plan", ``plan`` string[T].
+            tensors with T first), to a dict of ``image`` string[T] (encoded), ``action`` float32[T, width] (physical,
+            in the embodiment's units; for the arm's see `arm_action`), ``instruction`` string[T]; for mode "plan",
+            ``plan`` string[T]; for an embodiment with proprioception, ``state`` float32[T, its width].
         mode: "action" (prompt: RT-2's question) or "plan" (prompt: the instruction; target: plan, then action).
         use_last_step: RLDS calls the action of an ``is_last`` step undefined, so that step is left out; True keeps it
             for datasets that record a terminating action there (fractal20220817_data, the tabletop).
@@ -74,28 +74,47 @@ def register_robot_task(
     """
     if mode not in MODES:
         raise UserError(f"task {name}: mode {mode!r} is unknown; choose one of {', '.join(MODES)}")
-    bins = ActionBins(card.space)
     vocabulary = vocabulary or Vocabulary.load()
+    ask = prompts.robot_prompt if mode == "action" else prompts.plan_prompt
 
-    def texts(actions: np.ndarray, instructions: np.ndarray, plans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        targets = [action_text(vocabulary, row) for row in bins.encode(actions)]
-        asked = [instruction.decode("utf-8") for instruction in instructions]
-        if mode == "action":
-            return _strings(map(prompts.robot_prompt, asked)), _strings(targets)
-        pairs = zip(plans, targets, strict=True)
-        planned = (prompts.plan_target(plan.decode("utf-8"), action) for plan, action in pairs)
-        return _strings(map(prompts.plan_prompt, asked)), _strings(planned)
+    def texts(
+        actions: np.ndarray, states: np.ndarray, instructions: np.ndarray, plans: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        rows = chunks(embodiment.bins.encode(actions), embodiment.chunk)
+        targets = [action_text(vocabulary, row) for row in rows]
+        told = [""] * len(rows)
+        if embodiment.proprioception:
+            told = [action_text(vocabulary, row) for row in embodiment.proprioception.encode(states)]
+        pairs = zip(instructions, told, strict=True)
+        asked = [ask(instruction.decode("utf-8"), embodiment.robot, state) for instruction, state in pairs]
+        if mode == "plan":
+            targets = [
+                prompts.plan_target(plan.decode("utf-8"), action) for plan, action in zip(plans, targets, strict=True)
+            ]
+        return _strings(asked), _strings(targets)
 
     def examples(episode: Tensors) -> tf.data.Dataset:
         rows = _fields(name, steps, episode)
         rows = rows if use_last_step else {key: value[:-1] for key, value in rows.items()}
+        lacks = [key for key in wanted if key not in rows]
+        if lacks:
+            raise UserError(f"task {name}: its function gives no {lacks[0]!r}, only {', '.join(sorted(rows))}; add it")
         plans = rows["plan"] if mode == "plan" else rows["instruction"]
+        states = rows["state"] if embodiment.proprioception else rows["action"]
         asked, answered = tf.numpy_function(
-            texts, [rows["action"], rows["instruction"], plans], (tf.string, tf.string), stateful=False
+            texts, [rows["action"], states, rows["instruction"], plans], (tf.string, tf.string), stateful=False
         )
         return _slices(rows["image"], asked, answered)
 
-    return _add_task(name, folder, {"steps": tfds.decode.SkipDecoding()}, examples, splits, vocabulary, card, bins)
+    wanted = ["image", "action", "instruction"]
+    wanted += ["plan"] * (mode == "plan") + ["state"] * (embodiment.proprioception is not None)
+    return _add_task(name, folder, {"steps": tfds.decode.SkipDecoding()}, examples, splits, vocabulary, embodiment)
+
+
+def chunks(actions: np.ndarray, count: int) -> np.ndarray:
+    """[T, count * width] of [T, width]: each row with the `count` - 1 that follow it; past the end the last repeats."""
+    following = np.minimum(np.arange(len(actions))[:, None] + np.arange(count), len(actions) - 1)
+    return actions[following].reshape(len(actions), count * actions.shape[1])
 
 
 def register_image_text_task(
@@ -153,8 +172,7 @@ def _add_task(
     examples: Callable[[Tensors], tf.data.Dataset],
     splits: Mapping[str, str] | None,
     vocabulary: Vocabulary | None,
-    card: DatasetCard | None = None,
-    bins: ActionBins | None = None,
+    embodiment: Embodiment | None = None,
 ) -> seqio.Task:
     folder = pathlib.Path(folder)
     if not holds_dataset(folder):
@@ -177,7 +195,7 @@ def _add_task(
         output_features={
             "image": seqio.Feature(seqio.PassThroughVocabulary(0), add_eos=False, rank=0, dtype=tf.string),
             "inputs": seqio.Feature(words, add_eos=False),
-            "targets": ActionFeature(words, add_eos=True, card=card, bins=bins),
+            "targets": ActionFeature(words, add_eos=True, embodiment=embodiment),
         },
     )
 

@@ -4,8 +4,9 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rt2_jax.bundle.spec import read_meta
-from rt2_jax.data.records import action_meaning, again, prepared_dir, prepared_tasks, read_index
+from rt2_jax.actions.embodiment import difference
+from rt2_jax.bundle.spec import read_spec
+from rt2_jax.data.records import again, prepared_dir, prepared_tasks, read_index
 from rt2_jax.errors import UserError
 from rt2_jax.evaluate import offline
 from rt2_jax.evaluate.results import ActionScores, ClosedLoopResult, WebScores
@@ -100,30 +101,47 @@ def run_offline(
             is_action = offline.is_action_task(task)
             if not is_action or actions and isinstance(model, Policy):
                 held_out = offline.read_examples(data_dir, task, model.vocabulary, examples, SPLIT)
+                robot = acting_for(model, data_dir, task) if isinstance(model, Policy) else model
                 if is_action:
-                    check_same_actions(model, data_dir, task)
-                    scores = offline.score_actions(model, task, held_out)
+                    scores = offline.score_actions(robot, task, held_out)
                 else:
-                    web.append(offline.score_web(model, task, held_out, max_len))
+                    web.append(offline.score_web(robot, task, held_out, max_len))
             bar.advance(row, examples)
     return scores, web
 
 
-def check_same_actions(policy: Policy, data_dir: pathlib.Path, task: str) -> None:
-    """Raises a UserError when a task's integers mean other actions than the policy's."""
-    meaning = action_meaning(data_dir, [task], SPLIT)
-    if meaning is None or meaning[1] != policy.bins:
-        card = meaning[0].name if meaning else "none"
+def acting_for(policy: Policy, data_dir: pathlib.Path, task: str) -> Policy:
+    """The policy as it acts for the embodiment of a task; as it is for a task without actions.
+
+    Raises:
+      UserError: the task's integers mean other actions than those that the policy knows by that name.
+    """
+    embodiment = read_index(data_dir, task, SPLIT).embodiment
+    if embodiment is None:
+        return policy
+    known = policy.embodiments.get(embodiment.name)
+    if known is None and len(policy.embodiments) == 1:
+        known = policy.embodiment()  # of one dataset alone, by whatever name
+    if known is None:
         raise UserError(
-            f"task {task} was prepared with other action bounds (card {card}) than the policy's, so its targets mean "
-            "other actions; prepare it with the card that the policy was trained with, or leave it out by --tasks"
+            f"task {task} was prepared for the embodiment {embodiment.name}, the policy knows "
+            f"{', '.join(policy.embodiments)}; leave it out by --tasks, or name another checkpoint"
         )
+    differing = difference(known, embodiment)
+    if differing:
+        what, one, other = differing
+        raise UserError(
+            f"task {task} was prepared with other action bounds (card {embodiment.name}) than the policy's ({what} is "
+            f"{other} and {one}), so its targets mean other actions; prepare it with the card that the policy was "
+            "trained with, or leave it out by --tasks"
+        )
+    return policy.acting_as(known.name)
 
 
 def check_reads(folder: pathlib.Path, data_dir: pathlib.Path, tasks: Sequence[str]) -> None:
     """Refuses, before any work, a checkpoint that reads other tokens than the tasks hold."""
-    vocabulary = read_meta(folder)["vocabulary"]
-    known = vocabulary["sha256"] if vocabulary else "none"
+    vocabulary = read_spec(folder).vocabulary
+    known = vocabulary.sha256 if vocabulary else "none"
     for task in tasks:
         prepared = read_index(data_dir, task, SPLIT).vocabulary
         if prepared != known:

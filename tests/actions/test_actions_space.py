@@ -23,7 +23,7 @@ def test_json_round_trip():
     ("change", "named"),
     [
         ({"low": (0.0,)}, "1 low"),
-        ({"names": ("dx", *ARM.names[1:])}, "terminate"),
+        ({"names": ("dx", *ARM.names[1:])}, "two dimensions are named 'dx'"),
         ({"high": (1.0, -1.0, *ARM.high[2:])}, "'dx'"),
         ({"high": (*ARM.high[:7], math.nan)}, r"high\[7\] is nan, allowed"),
         ({"low": (*ARM.low[:7], -math.inf)}, r"low\[7\] is -inf, allowed"),

@@ -1,10 +1,11 @@
+import dataclasses
 import functools
 
 import jax
 import numpy as np
 import pytest
 
-from rt2_jax.actions import ARM, ActionBins
+from rt2_jax.actions import ARM, ActionBins, Embodiment
 from rt2_jax.errors import UserError
 from rt2_jax.inputs.prompts import plan_target, robot_prompt
 from rt2_jax.models import EncoderDecoderConfig, ModelConfig, PrefixLmConfig, VitConfig, make_backbone
@@ -39,7 +40,8 @@ def make_policy(parts, text, num_images=1, **settings):
     script = (VOCABULARY.encode(text) + [EOS] * 40)[:40]
     fields = {"image_size": 8, "prompt_len": 32, "plan_len": 32} | settings
     poison = fields.pop("poison", 0)
-    return Policy(fake, fake.params([script], poison=poison), VOCABULARY, parts.bins, parts.grammar, **fields)
+    robots = {name: dataclasses.replace(one, history=num_images) for name, one in parts.embodiments.items()}
+    return Policy(fake, fake.params([script], poison=poison), VOCABULARY, robots, parts.grammar, **fields)
 
 
 @pytest.fixture(scope="module")
@@ -143,14 +145,14 @@ def test_parts_that_do_not_belong_together_are_refused(parts, tmp_path):
     fake = parts.make_fake(VOCABULARY.size)
     toy = type("Toy", (), {"size": 128})()
     with pytest.raises(UserError, match="grammar is of 2304 tokens"):
-        Policy(fake, {}, toy, parts.bins, parts.grammar, image_size=8, prompt_len=8)
+        Policy(fake, {}, toy, parts.embodiments, parts.grammar, image_size=8, prompt_len=8)
 
 
 def test_bins_whose_terminate_differs_from_the_grammars_are_refused(parts):
     fake = parts.make_fake(VOCABULARY.size)
-    bins = ActionBins(ARM, continue_token=7)
+    robots = {"arm": Embodiment("arm", ActionBins(ARM, continue_token=7))}
     with pytest.raises(UserError, match="grammar"):
-        Policy(fake, {}, VOCABULARY, bins, parts.grammar, image_size=8, prompt_len=8)
+        Policy(fake, {}, VOCABULARY, robots, parts.grammar, image_size=8, prompt_len=8)
 
 
 def test_logits_that_are_not_numbers_are_refused(parts):
@@ -187,7 +189,9 @@ def real_policy(parts, request):
     rng = np.random.default_rng(3)
     shapes = jax.eval_shape(backbone.init, jax.random.key(0))
     params = jax.tree.map(lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(leaf.dtype), shapes)
-    return Policy(backbone, params, VOCABULARY, parts.bins, parts.grammar, image_size=SIDE, prompt_len=24, plan_len=20)
+    return Policy(
+        backbone, params, VOCABULARY, parts.embodiments, parts.grammar, image_size=SIDE, prompt_len=24, plan_len=20
+    )
 
 
 def test_an_untrained_model_acts_validly(real_policy):

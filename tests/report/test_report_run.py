@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from array_record.python import array_record_module
 
-from rt2_jax.actions import ActionBins, load_card
-from rt2_jax.bundle.spec import bundle_meta
+from rt2_jax.actions import load_card
+from rt2_jax.bundle.spec import bundle_spec
 from rt2_jax.bundle.store import load_bundle, save_bundle
 from rt2_jax.data.records import PreparedIndex, Record, encode_record, index_to_json, prepared_dir
 from rt2_jax.errors import UserError
@@ -33,7 +33,6 @@ def workplace(tmp_path_factory):
     """Two bundles of a model of a few thousand parameters, and two prepared tasks of a few examples."""
     root = tmp_path_factory.mktemp("evaluate")
     vocabulary, card = Vocabulary.load(), load_card(CARD)
-    bins = ActionBins(card.space)
     config = ModelConfig(
         name="speck",
         vision=VitConfig(patch_size=12, width=8, layers=1, heads=1, head_dim=8, mlp=8),
@@ -42,9 +41,9 @@ def workplace(tmp_path_factory):
         vocab_size=vocabulary.size,
     )
     backbone = make_backbone(config)
-    meta = bundle_meta(config, vocabulary, card, bins, prompt_len=48, target_len=24, step=7)
+    spec = bundle_spec(config, vocabulary, {CARD: card}, prompt_len=48, target_len=24, step=7)
     for seed, name in enumerate(("policy", "reference")):
-        save_bundle(root / name, backbone.init(jax.random.key(seed)), meta, vocabulary)
+        save_bundle(root / name, backbone.init(jax.random.key(seed)), spec, vocabulary)
     rng = np.random.default_rng(0)
     image = encode_jpeg(rng.integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8))
     pairs = {
@@ -62,7 +61,7 @@ def workplace(tmp_path_factory):
         files = (("part-00000.array_record", 4),)
         index = PreparedIndex(task, "validation", 4, files, vocabulary.sha256, SIZE, 1, 48, 24)
         if task == "tabletop_robot_action":
-            index = dataclasses.replace(index, card=card, bins=bins)
+            index = dataclasses.replace(index, embodiment=card)
         (folder / "index.json").write_text(index_to_json(index), encoding="utf-8")
         seal(folder, "prepared split")
     return root
@@ -115,10 +114,12 @@ def test_the_identity_is_of_the_content(workplace, tmp_path):
     shutil.copytree(workplace / "policy", tmp_path / "copy")
     assert describe_checkpoint(load_bundle(tmp_path / "copy")).sha256 == bundle.identity
     nudged = jax.tree.map(lambda leaf: leaf + 1e-6 * (leaf.ndim == 1), bundle.params)
-    other_bins = {**bundle.meta, "bins": {**bundle.meta["bins"], "decoding": "rt1"}}
+    card = bundle.embodiments[CARD]
+    other = dataclasses.replace(card, bins=dataclasses.replace(card.bins, decoding="rt1"))
+    other_bins = dataclasses.replace(bundle.spec, embodiments={CARD: other})
     identities = {
         bundle.identity,
-        save_bundle(tmp_path / "nudged", nudged, bundle.meta, bundle.vocabulary),
+        save_bundle(tmp_path / "nudged", nudged, bundle.spec, bundle.vocabulary),
         save_bundle(tmp_path / "bins", bundle.params, other_bins, bundle.vocabulary),
     }
     assert len(identities) == 3
@@ -162,10 +163,8 @@ def test_only_the_tasks_named_are_scored(workplace, tmp_path):
 def test_actions_of_other_bounds_are_not_compared(workplace, tmp_path):
     bundle = load_bundle(workplace / "policy")
     card = load_card("fractal20220817_data")
-    meta = bundle_meta(
-        bundle.backbone.config, bundle.vocabulary, card, ActionBins(card.space), prompt_len=48, target_len=24
-    )
-    save_bundle(tmp_path / "other", bundle.params, meta, bundle.vocabulary)
+    spec = bundle_spec(bundle.backbone.config, bundle.vocabulary, {card.name: card}, prompt_len=48, target_len=24)
+    save_bundle(tmp_path / "other", bundle.params, spec, bundle.vocabulary)
     with pytest.raises(
         UserError, match=r"tabletop_robot_action was prepared with other action bounds \(card tabletop\)"
     ):
@@ -183,8 +182,8 @@ def test_a_damaged_reference_is_found_before_the_work(workplace, tmp_path, monke
 
 def test_weights_that_were_shown_no_robot_are_scored_in_text(workplace, tmp_path):
     bundle = load_bundle(workplace / "policy")
-    meta = {**bundle.meta, "card": None, "bins": None, "grammar": None}
-    save_bundle(tmp_path / "vlm", bundle.params, meta, bundle.vocabulary)
+    spec = dataclasses.replace(bundle.spec, embodiments={}, grammar=None)
+    save_bundle(tmp_path / "vlm", bundle.params, spec, bundle.vocabulary)
     report = evaluate(tmp_path / "vlm", tmp_path / "out", workplace / "data", episodes=0, examples=2, progress=False)
     assert report["actions"] is None and [score["task"] for score in report["web"]] == ["tabletop_web_locate"]
     with pytest.raises(UserError, match="know no robot"):
@@ -207,8 +206,8 @@ def test_a_wrong_reference_is_found_before_the_work(workplace, tmp_path, monkeyp
 
     with pytest.raises(UserError, match="was prepared with vocabulary .*other has 0000"):
         evaluated(vocabulary={**meta["vocabulary"], "sha256": "0" * 64})
-    with pytest.raises(UserError, match="it has bins, grammar of what an action needs, and not the rest"):
-        evaluated(card=None)
+    with pytest.raises(UserError, match="it has grammar of what an action needs, and not the rest"):
+        evaluated(embodiments={})
     with pytest.raises(UserError, match="bundle.json has changed since it was written|instead of"):
         evaluated(step=8)
     with pytest.raises(UserError, match="no bundle.json"):

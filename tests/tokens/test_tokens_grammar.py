@@ -172,7 +172,7 @@ def test_unknown_mode():
 
 @pytest.mark.parametrize("allowed", [np.ones(8, bool), np.ones((8, 257), bool), np.zeros((8, 256), bool)])
 def test_impossible_bins(allowed):
-    with pytest.raises(ValueError, match="allowed_bins"):
+    with pytest.raises(ValueError, match="allowed is"):
         build_grammar(VOCABULARY, allowed)
 
 

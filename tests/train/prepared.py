@@ -3,8 +3,7 @@
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from rt2_jax.actions.bins import ActionBins
-from rt2_jax.actions.card import load_card
+from rt2_jax.actions.embodiment import load_card
 from rt2_jax.data.records import PreparedIndex, Record, encode_record, index_to_json, prepared_dir
 from rt2_jax.files.writing import seal
 from rt2_jax.inputs.images import encode_jpeg
@@ -52,7 +51,6 @@ def write_split(data_dir, task, split, count, seed, card="tabletop"):
         target = np.asarray([*vocabulary.encode(text), vocabulary.eos_id], np.int32)
         writer.write(encode_record(Record((encode_jpeg(frame),), prompt, target, task)))
     writer.close()
-    card = load_card(card) if task == "reach" else None
     index = PreparedIndex(
         task=task,
         split=split,
@@ -63,8 +61,7 @@ def write_split(data_dir, task, split, count, seed, card="tabletop"):
         num_images=1,
         longest_prompt=3,
         longest_target=4,
-        card=card,
-        bins=card and ActionBins(card.space),
+        embodiment=load_card(card) if task == "reach" else None,
     )
     (folder / "index.json").write_text(index_to_json(index), encoding="utf-8")
     seal(folder, "prepared split")
