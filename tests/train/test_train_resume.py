@@ -138,9 +138,7 @@ def test_actions_that_mean_something_else_are_refused(before):
     check_meaning(BundleSpec.from_json(before["bundle"]), {}, where)
     other = json.loads(json.dumps(before["bundle"]))
     other["embodiments"]["tabletop"]["bins"]["space"]["high"][1] *= 2
-    with pytest.raises(
-        UserError, match=f"{where} was trained with actions of tabletop of which the upper bound of .* is"
-    ):
+    with pytest.raises(UserError, match=f"{where} was trained with actions of tabletop of which the upper"):
         check_meaning(BundleSpec.from_json(other), robots, where)
     with pytest.raises(UserError, match="of which dimensions is None"):
         check_meaning(BundleSpec.from_json(before["bundle"] | {"embodiments": {}, "grammar": None}), robots, where)
