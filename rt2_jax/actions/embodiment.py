@@ -230,6 +230,33 @@ def card_from_json(fields: Mapping[str, Any], where: str = "card", path: str = "
     return build(Embodiment, fields, where, path)
 
 
+def with_hash(embodiment: Embodiment) -> dict[str, Any]:
+    """The card and the embodiment's digest, as data and bundles hold them; ``hashed`` reads them back."""
+    return {"sha256": embodiment.sha256, "card": card_to_json(embodiment)}
+
+
+def hashed(fields: Any, where: str, path: str) -> Embodiment:
+    """The embodiment that ``with_hash`` wrote, which must mean to this release what it meant to the one that wrote it.
+
+    Raises:
+        UserError: a field is missing or malformed, or the card has another digest.
+    """
+    sealed = build(_Hashed, fields, where, path)
+    embodiment = card_from_json(sealed.card, where, f"{path}.card")
+    if embodiment.sha256 != sealed.sha256:
+        raise UserError(
+            f"{where}: {path}.card means {embodiment.sha256[:12]} to this release, {sealed.sha256[:12]} was written; "
+            "make it anew, or use the release that wrote it"
+        )
+    return embodiment
+
+
+@dataclasses.dataclass(frozen=True)
+class _Hashed:
+    sha256: str
+    card: dict[str, Any]
+
+
 def load_card(name_or_path: str | pathlib.Path) -> Embodiment:
     """Reads a card: a path to a JSON file, or the name of one that ships in data/cards.
 

@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from rt2_jax.actions.bins import ActionBins
-from rt2_jax.actions.embodiment import Embodiment, card_from_json, card_to_json
+from rt2_jax.actions.embodiment import Embodiment, card_from_json, hashed, with_hash
 from rt2_jax.errors import UserError
 from rt2_jax.files.writing import whole_file, write_text
 from rt2_jax.models.config import ModelConfig
 from rt2_jax.tokens.grammar import Grammar, build_grammar
 from rt2_jax.tokens.vocabulary import Vocabulary
-from rt2_jax.typed import Count, Natural, build, read_json, shown
+from rt2_jax.typed import Count, Natural, build, join, read_json, shown
 
 BUNDLE_FILE = "bundle.json"
 VOCABULARY_FILE = "vocabulary.model"
@@ -84,7 +84,7 @@ class BundleSpec:
             "format": BUNDLE_FORMAT,
             "model": self.model.to_json(),
             "vocabulary": vocabulary,
-            "embodiments": {name: card_to_json(embodiment) for name, embodiment in self.embodiments.items()},
+            "embodiments": {name: with_hash(embodiment) for name, embodiment in self.embodiments.items()},
             "grammar": self.grammar and {"sha256": self.grammar.sha256},
             "prompt_len": self.prompt_len,
             "target_len": self.target_len,
@@ -112,9 +112,11 @@ class BundleSpec:
         raw = build(_Fields, fields, where)
         try:
             model = ModelConfig.from_json(raw.model)
-            embodiments = {name: card_from_json(card) for name, card in raw.embodiments.items()}
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
+        embodiments = {
+            name: hashed(fields, where, join("embodiments", name)) for name, fields in raw.embodiments.items()
+        }
         for name, embodiment in embodiments.items():
             if embodiment.name != name:
                 raise UserError(f"{where}: embodiments.{shown(name)} has a card named {shown(embodiment.name)}; {ANEW}")
@@ -169,7 +171,7 @@ def _with_embodiments(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
         if what:
             one, other = getattr(cut.space, what), getattr(told.space, what)
             raise UserError(f"{where}: bins and card differ in space.{what}: {list(one)} and {list(other)}; {ANEW}")
-        fields["embodiments"] = {told.name: card_to_json(dataclasses.replace(told, bins=cut))}
+        fields["embodiments"] = {told.name: with_hash(dataclasses.replace(told, bins=cut))}
     return fields
 
 

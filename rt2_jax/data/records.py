@@ -15,7 +15,7 @@ import msgpack
 import msgspec
 import numpy as np
 
-from rt2_jax.actions.embodiment import Embodiment, card_from_json, card_to_json, difference
+from rt2_jax.actions.embodiment import Embodiment, difference, hashed, with_hash
 from rt2_jax.data.mixtures import ROBOT, WEB
 from rt2_jax.errors import UserError
 from rt2_jax.files.manifest import MANIFEST_NAME, find_damage, read_manifest, told
@@ -129,8 +129,7 @@ def prepared_tasks(data_dir: str | pathlib.Path) -> tuple[str, ...]:
 def index_to_json(index: PreparedIndex) -> str:
     """The text of ``index.json``."""
     fields = {field.name: getattr(index, field.name) for field in dataclasses.fields(index)}
-    if index.embodiment:
-        fields |= {"embodiment": card_to_json(index.embodiment), "embodiment_sha256": index.embodiment.sha256}
+    fields["embodiment"] = index.embodiment and with_hash(index.embodiment)
     return json.dumps({"format": FORMAT} | fields, indent=2, allow_nan=False) + "\n"
 
 
@@ -227,12 +226,6 @@ def again(data_dir: str | pathlib.Path, task: str) -> str:
 
 
 def _index(fields: Mapping[str, Any], where: str) -> PreparedIndex:
-    card, sha256 = fields["embodiment"], fields.get("embodiment_sha256")
-    embodiment = None if card is None else card_from_json(card, where, "embodiment")
-    if embodiment and embodiment.sha256 != sha256:
-        raise UserError(
-            f"{where}: its embodiment means {embodiment.sha256[:12]} to this release, {shown(sha256)[:13]} to the one "
-            "that wrote it"
-        )
-    fields = {name: value for name, value in fields.items() if name != "embodiment_sha256"}
+    embodiment = fields["embodiment"]
+    embodiment = None if embodiment is None else hashed(embodiment, where, "embodiment")
     return build(PreparedIndex, {**fields, "embodiment": embodiment}, where)

@@ -154,9 +154,11 @@ def test_an_embodiment_that_does_not_hash_to_what_was_written_is_refused(tmp_pat
     prepared(tmp_path, "one", 5, embodiment=TABLETOP)
     path = tmp_path / "prepared" / "one" / "train" / "index.json"
     fields = json.loads(path.read_text())
-    assert fields["embodiment_sha256"] == TABLETOP.sha256
-    fields["embodiment"]["bins"]["space"]["high"][3] = 8.0
+    assert fields["embodiment"]["sha256"] == TABLETOP.sha256
+    fields["embodiment"]["card"]["bins"]["space"]["high"][3] = 8.0
     path.write_text(json.dumps(fields))
     seal(path.parent, KIND)
-    with pytest.raises(UserError, match=f"its embodiment means .* to this release, '{TABLETOP.sha256[:12]} to the one"):
+    with pytest.raises(
+        UserError, match=f"embodiment.card means .* to this release, {TABLETOP.sha256[:12]} was written; "
+    ):
         read_index(tmp_path, "one", "train")

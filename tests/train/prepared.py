@@ -33,10 +33,11 @@ FIELDS = {
 }
 
 
-def write_split(data_dir, task, split, count, seed, card="tabletop"):
+def write_split(data_dir, task, split, count, seed, card="tabletop", embodiment=None):
     """Prepares `count` examples: a frame of one grey, and three times its level, or "3 4", as the answer.
 
-    The integers of "reach" are actions of `card`, "name" is a task of words.
+    The integers of "reach" are actions of `card`, "name" is a task of words. Of an `embodiment` the answer is an action
+    of it, each integer as far up its range as the grey is.
     """
     vocabulary = Vocabulary.load()
     folder = prepared_dir(data_dir, task, split)
@@ -48,6 +49,9 @@ def write_split(data_dir, task, split, count, seed, card="tabletop"):
         frame = np.full((IMAGE_SIZE, IMAGE_SIZE, 3), level, np.uint8)
         prompt = np.asarray(vocabulary.encode("7 8 9"), np.int32)
         text = f"{level} {level} {level}" if task == "reach" else "3 4"
+        if embodiment:
+            allowed = (np.flatnonzero(row) for row in embodiment.allowed)
+            text = " ".join(str(integers[level * len(integers) // 256]) for integers in allowed)
         target = np.asarray([*vocabulary.encode(text), vocabulary.eos_id], np.int32)
         writer.write(encode_record(Record((encode_jpeg(frame),), prompt, target, task)))
     writer.close()
@@ -60,8 +64,8 @@ def write_split(data_dir, task, split, count, seed, card="tabletop"):
         image_size=IMAGE_SIZE,
         num_images=1,
         longest_prompt=3,
-        longest_target=4,
-        embodiment=load_card(card) if task == "reach" else None,
+        longest_target=embodiment.num_integers + 1 if embodiment else 4,
+        embodiment=embodiment or (load_card(card) if task == "reach" else None),
     )
     (folder / "index.json").write_text(index_to_json(index), encoding="utf-8")
     seal(folder, "prepared split")

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from rt2_jax.actions.embodiment import card_to_json, load_card
+from rt2_jax.actions.embodiment import load_card, with_hash
 from rt2_jax.bundle.spec import BUNDLE_FORMAT, BundleSpec, VocabularySpec, bundle_spec, model_hash
 from rt2_jax.bundle.store import BUNDLE_KIND, load_bundle, open_folder, save_bundle, still_there
 from rt2_jax.errors import UserError
@@ -105,7 +105,7 @@ def cut_weights(path):
 def as_before_embodiments(path):
     """bundle.json as the second format has it; returned, and written."""
     meta = json.loads((path / "bundle.json").read_text())
-    ((_, card),) = meta.pop("embodiments").items()
+    (card,) = (one["card"] for one in meta.pop("embodiments").values())
     bins = card.pop("bins")
     for name in ("robot", "gripper", "control_hz", "cameras", "history", "chunk", "proprioception"):
         del card[name]
@@ -226,7 +226,7 @@ WRONG_META = [
     {"model": 5}, {"model": {}}, {"vocabulary": []}, {"vocabulary": {"file": "../x", "sha256": "e" * 64}},
     {"vocabulary": {"file": "/etc/passwd", "sha256": "e" * 64}}, {"vocabulary": {"file": "vocabulary.model"}},
     {"embodiments": 3}, {"embodiments": None}, {"embodiments": {}}, {"embodiments": {"a": {"space": 1}}},
-    {"embodiments": {"a": card_to_json(load_card("tabletop"))}}, {"grammar": "x"}, {"grammar": {"sha256": 3}},
+    {"embodiments": {"a": with_hash(load_card("tabletop"))}}, {"grammar": "x"}, {"grammar": {"sha256": 3}},
     {"prompt_len": "8"}, {"prompt_len": 0}, {"prompt_len": 10**30}, {"target_len": None}, {"image_size": 31},
     {"step": -1}, {"step": True}, {"tasks": {"a": "b"}}, {"tasks": 7}, {"format": "2"}, {"format": True},
     {"sources": "x"}, {"exported_from": "y"}, {"surprise": 1},

@@ -6,7 +6,9 @@ import shutil
 
 import pytest
 
-from rt2_jax.actions.embodiment import card_to_json, load_card
+from rt2_jax.actions.bins import ActionBins
+from rt2_jax.actions.embodiment import Embodiment, card_to_json, load_card, with_hash
+from rt2_jax.actions.space import arm_space
 from rt2_jax.bundle.spec import BundleSpec, bundle_spec
 from rt2_jax.bundle.steps import step_identity
 from rt2_jax.errors import UserError
@@ -136,8 +138,8 @@ def test_actions_that_mean_something_else_are_refused(before):
     robots, where = {"tabletop": load_card("tabletop")}, "run at step 3"
     check_meaning(BundleSpec.from_json(before["bundle"]), robots, where)
     check_meaning(BundleSpec.from_json(before["bundle"]), {}, where)
-    other = json.loads(json.dumps(before["bundle"]))
-    other["embodiments"]["tabletop"]["bins"]["space"]["high"][1] *= 2
+    space = arm_space(0.08, 0.3)
+    other = before["bundle"] | {"embodiments": {"tabletop": with_hash(Embodiment("tabletop", ActionBins(space)))}}
     with pytest.raises(UserError, match=f"{where} was trained with actions of tabletop of which the upper"):
         check_meaning(BundleSpec.from_json(other), robots, where)
     with pytest.raises(UserError, match="of which dimensions is None"):
