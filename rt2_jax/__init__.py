@@ -28,7 +28,7 @@ def load_policy(path: "str | pathlib.Path", *, verify: bool = True, **sampling: 
 
 
 def load_bundle(path: "str | pathlib.Path", *, verify: bool = True) -> "LoadedBundle":
-    """Model, weights, vocabulary, bins and card of a bundle, of converted weights, or of a run's newest whole step.
+    """Model, weights, vocabulary and embodiments of a bundle, of converted weights, or of a run's newest whole step.
 
     Raises:
         rt2_jax.errors.UserError: a missing or damaged file.

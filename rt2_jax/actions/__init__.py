@@ -1,9 +1,9 @@
-"""Physical actions and their 256 bins: spaces, binning, dataset cards. numpy only."""
+"""Physical actions and the integers that stand for them: spaces, bins, embodiments and their cards. numpy only."""
 
 from rt2_jax.actions.bins import ActionBins
-from rt2_jax.actions.card import (
+from rt2_jax.actions.embodiment import (
     ActionStatistics,
-    DatasetCard,
+    Embodiment,
     action_statistics,
     card_from_json,
     card_to_json,
@@ -17,7 +17,7 @@ __all__ = [
     "ActionBins",
     "ActionSpace",
     "ActionStatistics",
-    "DatasetCard",
+    "Embodiment",
     "action_statistics",
     "arm_space",
     "card_from_json",

@@ -7,11 +7,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 import numpy as np
 
-from rt2_jax.actions.space import ActionSpace
+from rt2_jax.actions.space import BINARY, TERMINATE, ActionSpace
 from rt2_jax.errors import UserError
 from rt2_jax.typed import Natural, build, check_fields
 
 DECODINGS = ("centre", "rt1")
+NUM_INTEGERS = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,22 +24,33 @@ class ActionBins:
     ``decoding="rt1"``: ``bin = int(u * (num_bins - 1))`` in float32, decoded to ``bin / (num_bins - 1)``, as RT-1's
     public tokenizer does: it truncates, so errors reach a whole bin and lean towards `low`. For its checkpoints only.
 
-    Dimension 0, ``terminate``, has two bins whatever the decoding: `continue_token` for 0.0, `terminate_token` for 1.0
-    (RT-1's one-hot mode puts terminate at 0 and the arm at 1; the example string of RT-2 starts with 1).
+    A bin is spoken as the integer ``first + bin``: 21 bins from 0 are what RT-2's Language Table policy wrote as -10 to
+    10, for the vocabulary has one token for each integer of 0..255 and none for a negative one.
+
+    A dimension of two values takes two bins whatever the decoding. Terminate: `continue_token` for 0.0 and
+    `terminate_token` for 1.0, counted from `first` (RT-1's one-hot mode puts terminate at 0 and the arm at 1; the
+    example string of RT-2 starts with 1). Binary: the lowest bin for `low` and the highest for `high`.
 
     Raises:
-        UserError: an unknown decoding, a bin count outside 2..256, or two terminate bins that coincide or do not exist.
+        UserError: an unknown decoding, a bin count outside 2..256, integers beyond 255, or two terminate bins that
+            coincide or do not exist.
     """
 
     space: ActionSpace
     # An action's integers are the vocabulary's, 0 to 255, of one token each.
-    num_bins: Annotated[int, msgspec.Meta(ge=2, le=256)] = 256
+    num_bins: Annotated[int, msgspec.Meta(ge=2, le=NUM_INTEGERS)] = NUM_INTEGERS
     decoding: Literal[DECODINGS] = "centre"
     continue_token: Natural = 1
     terminate_token: Natural = 0
+    first: Annotated[int, msgspec.Meta(ge=0, le=NUM_INTEGERS - 2)] = 0
 
     def __post_init__(self) -> None:
         check_fields(self, "action bins")
+        if self.first + self.num_bins > NUM_INTEGERS:
+            raise UserError(
+                f"action bins: {self.num_bins} bins from {self.first} end at {self.first + self.num_bins - 1}, the "
+                f"vocabulary's integers at {NUM_INTEGERS - 1}; lower one of the two"
+            )
         for name in ("continue_token", "terminate_token"):
             value = getattr(self, name)
             if value >= self.num_bins:
@@ -53,26 +65,30 @@ class ActionBins:
 
     @property
     def bin_size(self) -> np.ndarray:
-        """float64[width]: a bin's size in each dimension's unit (terminate's entry has no use)."""
+        """float64[width]: a bin's size in each dimension's unit (no use where a dimension has two values)."""
         cells = self.num_bins if self.decoding == "centre" else self.num_bins - 1
         return (np.asarray(self.space.high) - np.asarray(self.space.low)) / cells
 
     @property
     def allowed(self) -> np.ndarray:
-        """bool[width, num_bins]: which bins each position of an action may take."""
-        allowed = np.ones((self.width, self.num_bins), bool)
-        allowed[0] = False
-        allowed[0, [self.continue_token, self.terminate_token]] = True
+        """bool[width, first + num_bins]: which integers each position of an action may take."""
+        allowed = np.zeros((self.width, self.first + self.num_bins), bool)
+        allowed[:, self.first :] = True
+        for dim in range(self.width):
+            pair = self._pair(dim)
+            if pair:
+                allowed[dim] = False
+                allowed[dim, list(pair)] = True
         return allowed
 
     def encode(self, action: np.ndarray) -> np.ndarray:
-        """Bins of physical actions; a value outside the bounds goes to the nearest bin, as in RT-1 (see `clipped`).
+        """Integers of physical actions; a value outside the bounds goes to the nearest bin, as in RT-1 (see `clipped`).
 
         Args:
             action: float[..., width] in the space's units.
 
         Returns:
-            int32[..., width] in 0..num_bins-1.
+            int32[..., width] in first..first+num_bins-1.
 
         Raises:
             UserError: a wrong dtype or width, or a value that is not finite.
@@ -91,15 +107,19 @@ class ActionBins:
         low, high = np.asarray(self.space.low, dtype), np.asarray(self.space.high, dtype)
         unit = (np.clip(action.astype(dtype), low, high) - low) / (high - low)
         cells = self.num_bins if self.decoding == "centre" else self.num_bins - 1
-        bins = np.clip(np.floor(unit * dtype(cells)), 0, self.num_bins - 1).astype(np.int32)
-        bins[..., 0] = np.where(action[..., 0] >= 0.5, self.terminate_token, self.continue_token)
+        bins = self.first + np.clip(np.floor(unit * dtype(cells)), 0, self.num_bins - 1).astype(np.int32)
+        for dim in range(self.width):
+            pair = self._pair(dim)
+            if pair:
+                middle = (self.space.low[dim] + self.space.high[dim]) / 2
+                bins[..., dim] = np.where(action[..., dim] >= middle, pair[1], pair[0])
         return bins
 
     def decode(self, bins: np.ndarray) -> np.ndarray:
-        """Physical actions of bins.
+        """Physical actions of integers.
 
         Args:
-            bins: int[..., width] in 0..num_bins-1; position 0 one of the two terminate bins.
+            bins: int[..., width] in first..first+num_bins-1, and of the two where a dimension has two values.
 
         Returns:
             float32[..., width] in the space's units.
@@ -108,20 +128,26 @@ class ActionBins:
             UserError: a wrong dtype or width, or a bin that its position may not take.
         """
         bins = self._check(bins, np.integer, "int32")
-        outside = (bins < 0) | (bins >= self.num_bins)
-        wrong = outside | ~self.allowed[np.arange(self.width), np.where(outside, 0, bins)]
+        allowed = self.allowed
+        outside = (bins < 0) | (bins >= allowed.shape[1])
+        wrong = outside | ~allowed[np.arange(self.width), np.where(outside, 0, bins)]
         if wrong.any():
             where = tuple(int(index) for index in np.argwhere(wrong)[0])
             dim = where[-1]
-            limit = f"{self.continue_token} or {self.terminate_token}" if dim == 0 else f"0..{self.num_bins - 1}"
+            pair = self._pair(dim)
+            limit = f"{pair[0]} or {pair[1]}" if pair else f"{self.first}..{allowed.shape[1] - 1}"
             raise UserError(
                 f"action bins: {bins[where]} in dimension {self.space.names[dim]!r} at {where}, the limit is {limit}; "
-                "decode under the grammar or mend the bins"
+                "decode under the grammar or fix the bins"
             )
         low, high = np.asarray(self.space.low), np.asarray(self.space.high)
-        unit = (bins + 0.5) / self.num_bins if self.decoding == "centre" else bins / (self.num_bins - 1)
+        counted = bins - self.first
+        unit = (counted + 0.5) / self.num_bins if self.decoding == "centre" else counted / (self.num_bins - 1)
         action = (low + unit * (high - low)).astype(np.float32)
-        action[..., 0] = bins[..., 0] == self.terminate_token
+        for dim in range(self.width):
+            pair = self._pair(dim)
+            if pair:
+                action[..., dim] = np.where(bins[..., dim] == pair[1], self.space.high[dim], self.space.low[dim])
         return action
 
     def clipped(self, action: np.ndarray) -> np.ndarray:
@@ -137,7 +163,10 @@ class ActionBins:
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict for a bundle; ``from_json`` reads it back."""
-        return dataclasses.asdict(self) | {"space": self.space.to_json()}
+        fields = dataclasses.asdict(self) | {"space": self.space.to_json()}
+        if not self.first:
+            del fields["first"]  # as the first releases wrote it, so that hashes over it stay
+        return fields
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any], where: str = "action bins", path: str = "") -> "ActionBins":
@@ -148,9 +177,16 @@ class ActionBins:
         """
         # Fields that have a default are no choice in a file: it says what its weights were trained with.
         for field in dataclasses.fields(cls) if isinstance(fields, Mapping) else ():
-            if field.name not in fields:
+            if field.name not in fields and field.name != "first":
                 raise UserError(f"{where}: {path + '.' if path else ''}{field.name} is missing; write the file anew")
         return build(cls, fields, where, path)
+
+    def _pair(self, dim: int) -> tuple[int, int] | None:
+        """The integers of `low` and `high` of a dimension with two values; None of one with more."""
+        kind = self.space.kinds[dim]
+        if kind == TERMINATE:
+            return self.first + self.continue_token, self.first + self.terminate_token
+        return (self.first, self.first + self.num_bins - 1) if kind == BINARY else None
 
     def _check(self, array: np.ndarray, kind: type[np.generic], wanted: str) -> np.ndarray:
         array = np.asarray(array)

@@ -10,45 +10,137 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from rt2_jax.actions.bins import ActionBins
-from rt2_jax.actions.card import DatasetCard, card_from_json, card_to_json
+from rt2_jax.actions.embodiment import Embodiment, card_from_json, hashed, with_hash
 from rt2_jax.errors import UserError
 from rt2_jax.files.writing import whole_file, write_text
 from rt2_jax.models.config import ModelConfig
-from rt2_jax.tokens.grammar import build_grammar
+from rt2_jax.tokens.grammar import Grammar, build_grammar
 from rt2_jax.tokens.vocabulary import Vocabulary
-from rt2_jax.typed import Count, Natural, build, read_json
+from rt2_jax.typed import Count, Natural, build, join, read_json, shown
 
 BUNDLE_FILE = "bundle.json"
 VOCABULARY_FILE = "vocabulary.model"
-# Folders of the first format have no manifest, so nothing says whether their bytes are whole; they are still read.
-FIRST_FORMAT, BUNDLE_FORMAT = 1, 2
+# Folders of the first format have no manifest, so nothing says whether their bytes are whole; the first two have one
+# card and its bins where the third has embodiments. All are still read.
+FIRST_FORMAT, BUNDLE_FORMAT = 1, 3
 ANEW = "copy or export it again"
 
 _Hash = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
 @dataclasses.dataclass(frozen=True)
-class _VocabularyMeta:
+class VocabularySpec:
+    """The vocabulary beside bundle.json: its file's digest, and the token of each integer where they were written."""
+
     file: Literal["vocabulary.model"]  # beside bundle.json, never elsewhere
     sha256: _Hash
     integer_ids: tuple[Natural, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
-class _GrammarMeta:
+class GrammarSpec:
+    """The digest of the grammar that actions are decoded under (`Grammar.sha256`)."""
+
     sha256: _Hash
 
 
 @dataclasses.dataclass(frozen=True)
-class _Meta:
-    """The fields of bundle.json and their types; `bundle_meta` and `pretrained_meta` say what they mean."""
+class BundleSpec:
+    """The content of bundle.json.
+
+    Attributes:
+        model: what computes.
+        vocabulary: what tokens mean; None for converted weights that came without.
+        embodiments: what actions mean, by name; empty for a model that was shown no robot.
+        grammar: of the vocabulary and all embodiments; None where there is none.
+        prompt_len, target_len: tokens that a prompt and an answer may have; None for weights that were never told.
+        step: updates done when it was written.
+        tasks: task -> weight of the mixture that it was trained on.
+        sources: what weights were converted from.
+        exported_from: the identity of the folder that it was exported from.
+        format: of the file that it was read from.
+    """
+
+    model: ModelConfig
+    vocabulary: VocabularySpec | None
+    embodiments: Mapping[str, Embodiment]
+    grammar: GrammarSpec | None
+    prompt_len: int | None = None
+    target_len: int | None = None
+    step: int = 0
+    tasks: Mapping[str, float] | None = None
+    sources: tuple[str, ...] = ()
+    exported_from: str | None = None
+    format: int = BUNDLE_FORMAT
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, in today's format; ``from_json`` reads them back."""
+        vocabulary = self.vocabulary and {
+            "file": self.vocabulary.file,
+            "sha256": self.vocabulary.sha256,
+            "integer_ids": self.vocabulary.integer_ids and list(self.vocabulary.integer_ids),
+        }
+        fields = {
+            "format": BUNDLE_FORMAT,
+            "model": self.model.to_json(),
+            "vocabulary": vocabulary,
+            "embodiments": {name: with_hash(embodiment) for name, embodiment in self.embodiments.items()},
+            "grammar": self.grammar and {"sha256": self.grammar.sha256},
+            "prompt_len": self.prompt_len,
+            "target_len": self.target_len,
+            "image_size": self.model.image_size,
+            "step": self.step,
+            "tasks": self.tasks if self.tasks is None else dict(self.tasks),
+            "sources": list(self.sources),
+        }
+        return fields if self.exported_from is None else fields | {"exported_from": self.exported_from}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any], where: str = BUNDLE_FILE) -> "BundleSpec":
+        """The spec of a bundle.json's content, of this format or an earlier one; `where` names the file in messages.
+
+        Raises:
+            UserError: another format, a field that is missing, unknown or of a wrong type, or fields that contradict
+                each other.
+        """
+        found = fields.get("format")
+        if type(found) is not int or not FIRST_FORMAT <= found <= BUNDLE_FORMAT:
+            raise UserError(
+                f"{where} has format {found!r}, this release reads {FIRST_FORMAT} to {BUNDLE_FORMAT}; {ANEW}"
+            )
+        fields = _with_embodiments(fields, where) if found < BUNDLE_FORMAT else fields
+        raw = build(_Fields, fields, where)
+        try:
+            model = ModelConfig.from_json(raw.model)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
+        embodiments = {
+            name: hashed(fields, where, join("embodiments", name)) for name, fields in raw.embodiments.items()
+        }
+        for name, embodiment in embodiments.items():
+            if embodiment.name != name:
+                raise UserError(f"{where}: embodiments.{shown(name)} has a card named {shown(embodiment.name)}; {ANEW}")
+        lacks = [name for name in ("vocabulary", "prompt_len", "target_len") if getattr(raw, name) is None]
+        if bool(embodiments) != bool(raw.grammar) or (embodiments and lacks):
+            has = "embodiments" if embodiments else "grammar"
+            raise UserError(f"{where}: it has {has} of what an action needs, and not the rest; {ANEW}")
+        if raw.image_size not in (None, model.image_size):
+            raise UserError(
+                f"{where}: image_size is {raw.image_size}, the model's frames are {model.image_size} pixels; {ANEW}"
+            )
+        kept = {field.name: getattr(raw, field.name) for field in dataclasses.fields(raw) if field.name != "image_size"}
+        return cls(**{**kept, "model": model, "embodiments": embodiments})
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fields:
+    """The fields of bundle.json and their types; `BundleSpec` says what they mean."""
 
     format: int
     model: dict[str, Any]
-    vocabulary: _VocabularyMeta | None
-    card: dict[str, Any] | None
-    bins: dict[str, Any] | None
-    grammar: _GrammarMeta | None
+    vocabulary: VocabularySpec | None
+    embodiments: dict[str, dict[str, Any]]
+    grammar: GrammarSpec | None
     prompt_len: Count | None = None
     target_len: Count | None = None
     image_size: Natural | None = None
@@ -58,63 +150,80 @@ class _Meta:
     exported_from: _Hash | None = None
 
 
-def bundle_meta(
+def _with_embodiments(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The content of an earlier bundle.json, its one card and bins as an embodiment."""
+    fields = dict(fields)
+    if "embodiments" in fields:
+        raise UserError(f"{where}: unknown key embodiments in format {fields['format']}; {ANEW}")
+    for name in ("card", "bins"):
+        if name not in fields:
+            raise UserError(f"{where}: {name} is missing; {ANEW}")
+    card, bins = fields.pop("card"), fields.pop("bins")
+    if (card is None) != (bins is None):
+        raise UserError(
+            f"{where}: it has {'card' if bins is None else 'bins'} of what an action needs, and not the rest; {ANEW}"
+        )
+    fields["embodiments"] = {}
+    if card is not None:
+        told = card_from_json(card, where, "card")
+        cut = ActionBins.from_json(bins, where, "bins")
+        what = next((name for name in _SPACE if getattr(told.space, name) != getattr(cut.space, name)), None)
+        if what:
+            one, other = getattr(cut.space, what), getattr(told.space, what)
+            raise UserError(f"{where}: bins and card differ in space.{what}: {list(one)} and {list(other)}; {ANEW}")
+        fields["embodiments"] = {told.name: with_hash(dataclasses.replace(told, bins=cut))}
+    return fields
+
+
+_SPACE = ("names", "low", "high", "units", "kinds")
+
+
+def bundle_spec(
     model: ModelConfig,
     vocabulary: Vocabulary,
-    card: DatasetCard | None,
-    bins: ActionBins | None,
+    embodiments: Mapping[str, Embodiment],
     *,
     prompt_len: int,
     target_len: int,
     step: int = 0,
     tasks: Mapping[str, float] | None = None,
-) -> dict[str, Any]:
-    """The content of bundle.json; `card` and `bins` are None for a model that was shown no robot."""
-    return {
-        "format": BUNDLE_FORMAT,
-        "model": model.to_json(),
-        "vocabulary": {
-            "file": VOCABULARY_FILE,
-            "sha256": vocabulary.sha256,
-            "integer_ids": vocabulary.integer_ids.tolist(),
-        },
-        "card": card and card_to_json(card),
-        "bins": bins and bins.to_json(),
-        "grammar": bins and {"sha256": build_grammar(vocabulary, bins.allowed).sha256},
-        "prompt_len": prompt_len,
-        "target_len": target_len,
-        "image_size": model.image_size,
-        "step": step,
-        "tasks": dict(tasks or {}),
-    }
+) -> BundleSpec:
+    """The spec of a model that was trained here; `embodiments` is empty for one that was shown no robot."""
+    return BundleSpec(
+        model=model,
+        vocabulary=VocabularySpec(VOCABULARY_FILE, vocabulary.sha256, tuple(vocabulary.integer_ids.tolist())),
+        embodiments=dict(embodiments),
+        grammar=GrammarSpec(grammar_of(vocabulary, embodiments).sha256) if embodiments else None,
+        prompt_len=prompt_len,
+        target_len=target_len,
+        step=step,
+        tasks=dict(tasks or {}),
+    )
 
 
-def pretrained_meta(model: ModelConfig, vocabulary: Vocabulary | None, sources: list[str]) -> dict[str, Any]:
-    """bundle.json of weights that have not seen a robot: no card, no bins; training starts from them."""
-    return {
-        "format": BUNDLE_FORMAT,
-        "model": model.to_json(),
-        "vocabulary": vocabulary and {"file": VOCABULARY_FILE, "sha256": vocabulary.sha256},
-        "card": None,
-        "bins": None,
-        "grammar": None,
-        "step": 0,
-        "sources": sources,
-    }
+def pretrained_spec(model: ModelConfig, vocabulary: Vocabulary | None, sources: list[str]) -> BundleSpec:
+    """The spec of weights that have not seen a robot; training starts from them."""
+    words = vocabulary and VocabularySpec(VOCABULARY_FILE, vocabulary.sha256)
+    return BundleSpec(model=model, vocabulary=words, embodiments={}, grammar=None, sources=tuple(sources))
 
 
-def write_meta(directory: pathlib.Path, meta: Mapping[str, Any], vocabulary: Vocabulary | None) -> None:
+def grammar_of(vocabulary: Vocabulary, embodiments: Mapping[str, Embodiment]) -> Grammar:
+    """The grammar of a vocabulary and a model's embodiments; errors as `build_grammar`."""
+    return build_grammar(vocabulary, {name: embodiment.allowed for name, embodiment in embodiments.items()})
+
+
+def write_spec(directory: pathlib.Path, spec: BundleSpec, vocabulary: Vocabulary | None) -> None:
     """Writes bundle.json and the vocabulary, if there is one, beside it, each whole."""
     if vocabulary is not None:
         # Read before it is written: the file may be the very one.
         words = vocabulary.path.read_bytes()
         with whole_file(directory / VOCABULARY_FILE) as partial:
             partial.write_bytes(words)
-    write_text(directory / BUNDLE_FILE, json.dumps(meta, indent=2) + "\n")
+    write_text(directory / BUNDLE_FILE, json.dumps(spec.to_json(), indent=2) + "\n")
 
 
-def read_meta(directory: str | pathlib.Path) -> dict[str, Any]:
-    """bundle.json of a bundle or run directory, every field of the right type and fitting the others.
+def read_spec(directory: str | pathlib.Path) -> BundleSpec:
+    """bundle.json of a bundle or run directory.
 
     Raises:
         UserError: no such folder or file, not JSON, another format version, or a field that is wrong.
@@ -122,49 +231,16 @@ def read_meta(directory: str | pathlib.Path) -> dict[str, Any]:
     path = pathlib.Path(directory) / BUNDLE_FILE
     if not path.is_file():
         raise UserError(f"{directory} has no {BUNDLE_FILE}; name a bundle or a run directory")
-    meta = read_json(path, fix=ANEW)
-    check_meta(meta, str(path))
-    return meta
+    return BundleSpec.from_json(read_json(path, fix=ANEW), str(path))
 
 
-def check_meta(meta: Mapping[str, Any], where: str) -> None:
-    """Raises a UserError that names the first field of bundle.json's content that is wrong."""
-    found = meta.get("format")
-    if type(found) is not int or not FIRST_FORMAT <= found <= BUNDLE_FORMAT:
-        raise UserError(f"{where} has format {found!r}, this release reads {FIRST_FORMAT} to {BUNDLE_FORMAT}; {ANEW}")
-    build(_Meta, meta, where)
-    try:
-        model = ModelConfig.from_json(meta["model"])
-        card = meta["card"] and card_from_json(meta["card"])
-        bins = meta["bins"] and ActionBins.from_json(meta["bins"])
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
-    of_robot = [name for name in ("card", "bins", "grammar") if meta[name] is not None]
-    lacks = [name for name in ("vocabulary", "prompt_len", "target_len", "image_size") if meta.get(name) is None]
-    if len(of_robot) not in (0, 3) or (of_robot and lacks):
-        raise UserError(f"{where}: it has {', '.join(of_robot)} of what an action needs, and not the rest; {ANEW}")
-    if bins and bins.space != card.space:
-        raise UserError(f"{where}: bins and card differ in {_first_difference(bins, card)}; {ANEW}")
-    size = meta.get("image_size")
-    if size not in (None, model.image_size):
-        raise UserError(f"{where}: image_size is {size}, the model's frames are {model.image_size} pixels; {ANEW}")
-
-
-def _first_difference(bins: ActionBins, card: DatasetCard) -> str:
-    for name in ("names", "low", "high", "units"):
-        one, other = getattr(bins.space, name), getattr(card.space, name)
-        if one != other:
-            return f"space.{name}: {list(one)} and {list(other)}"
-    return "space"
-
-
-def check_vocabulary(meta: Mapping[str, Any], sha256: str, what: str) -> None:
-    """Raises a UserError that names both hashes when `sha256` is not the vocabulary of `meta`."""
-    if meta["vocabulary"] is None:
+def check_vocabulary(spec: BundleSpec, sha256: str, what: str) -> None:
+    """Raises a UserError that names both hashes when `sha256` is not the vocabulary of `spec`."""
+    if spec.vocabulary is None:
         raise UserError(f"the weights have no vocabulary, so {what} cannot be checked; convert them again with one")
-    if meta["vocabulary"]["sha256"] != sha256:
+    if spec.vocabulary.sha256 != sha256:
         raise UserError(
-            f"vocabulary {sha256[:12]} of {what} is not {meta['vocabulary']['sha256'][:12]}, which the weights were "
+            f"vocabulary {sha256[:12]} of {what} is not {spec.vocabulary.sha256[:12]}, which the weights were "
             "trained with; name that vocabulary, for its token ids mean other text"
         )
 
@@ -184,14 +260,16 @@ def model_hash(model: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(_hashed(known), sort_keys=True).encode()).hexdigest()
 
 
-def same_meaning(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
+def same_meaning(one: BundleSpec, other: BundleSpec) -> str | None:
     """The first field in which two contents of bundle.json mean different things, or None."""
-    for name in sorted({*one, *other} - {"format", "step", "exported_from"}):
-        values = [meta.get(name) for meta in (one, other)]
-        if name == "model":
-            values = [model_hash(value) for value in values]
-        if values[0] != values[1]:
-            return name
+    for field in dataclasses.fields(BundleSpec):
+        values = [getattr(spec, field.name) for spec in (one, other)]
+        if field.name == "model":
+            values = [model_hash(model.to_json()) for model in values]
+        if field.name == "vocabulary":
+            values = [words and words.sha256 for words in values]
+        if field.name not in ("format", "step", "exported_from") and values[0] != values[1]:
+            return field.name
     return None
 
 

@@ -1,4 +1,4 @@
-"""One folder that a robot can be served from: weights, vocabulary, bins, card and model config, every byte hashed.
+"""One folder that a robot can be served from: weights, vocabulary, embodiments and model, every byte hashed.
 
 Layout: ``bundle.json``, ``vocabulary.model``, ``params/`` (Orbax), and ``manifest.json`` over all of them, whose
 identity is the bundle's. A run directory has the first two and holds its weights in ``checkpoints/<step>/params``, each
@@ -17,19 +17,18 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from rt2_jax.actions.bins import ActionBins
-from rt2_jax.actions.card import DatasetCard, card_from_json
+from rt2_jax.actions.embodiment import Embodiment
 from rt2_jax.bundle.params import restore_params, tree_bytes
 from rt2_jax.bundle.spec import (
     BUNDLE_FILE,
-    BUNDLE_FORMAT,
     FIRST_FORMAT,
     VOCABULARY_FILE,
-    check_meta,
+    BundleSpec,
     check_vocabulary,
-    read_meta,
+    grammar_of,
+    read_spec,
     same_meaning,
-    write_meta,
+    write_spec,
 )
 from rt2_jax.bundle.steps import CHECKPOINTS_DIR, COMMIT_FILE, PARAMS_DIR, listed_steps, read_progress, whole_steps
 from rt2_jax.errors import UserError
@@ -37,9 +36,7 @@ from rt2_jax.files.disk import check_space, raise_if_disk_full
 from rt2_jax.files.manifest import find_damage, find_missing, make_manifest, read_manifest, told
 from rt2_jax.files.writing import whole_folder
 from rt2_jax.models.backbone import Backbone, make_backbone
-from rt2_jax.models.config import ModelConfig
 from rt2_jax.models.lora import merge_lora
-from rt2_jax.tokens.grammar import build_grammar
 from rt2_jax.tokens.vocabulary import Vocabulary
 
 BUNDLE_KIND = "bundle"
@@ -55,14 +52,14 @@ class Opened:
 
     Attributes:
         path: the folder: a bundle, converted weights, or a run.
-        meta: the content of bundle.json; of a run, as it was when the step was saved.
+        spec: the content of bundle.json; of a run, as it was when the step was saved.
         params: the Orbax folder.
         step: of a run, the newest whole one; None for a folder without steps.
         identity: SHA-256 over every byte of the folder, of a run over the step's.
     """
 
     path: pathlib.Path
-    meta: dict[str, Any]
+    spec: BundleSpec
     params: pathlib.Path
     step: int | None
     identity: str
@@ -76,8 +73,8 @@ class LoadedBundle:
         backbone: pure functions of the parameters.
         params: nested dict of float32 arrays.
         vocabulary: what tokens mean.
-        bins, card: what actions mean; None for a model that was shown no robot, which answers in text.
-        meta: bundle.json: model, vocabulary, card, bins, grammar, prompt_len, target_len, image_size, step, ...
+        embodiments: what actions mean, by name; empty for a model that was shown no robot, which answers in text.
+        spec: the content of bundle.json.
         path: the folder it came from.
         identity: see `Opened`.
     """
@@ -85,9 +82,8 @@ class LoadedBundle:
     backbone: Backbone
     params: Any
     vocabulary: Vocabulary
-    bins: ActionBins | None
-    card: DatasetCard | None
-    meta: dict[str, Any]
+    embodiments: Mapping[str, Embodiment]
+    spec: BundleSpec
     path: pathlib.Path
     identity: str
 
@@ -95,7 +91,7 @@ class LoadedBundle:
 def save_bundle(
     directory: str | pathlib.Path,
     params: Any,
-    meta: Mapping[str, Any],
+    spec: BundleSpec,
     vocabulary: Vocabulary,
     dtype: str = "float32",
     *,
@@ -107,8 +103,8 @@ def save_bundle(
     Args:
         directory: the bundle's folder; see `files.writing.check_target` for what it may replace.
         params: nested dict of arrays.
-        meta: of `bundle_meta`.
-        vocabulary: the one named in `meta`.
+        spec: of `bundle_spec`.
+        vocabulary: the one named in `spec`.
         dtype: how weights are stored: float32, or bfloat16 at half the size (they load as float32 either way).
         sources: folders that the weights come from, which must not be replaced.
         overwrite: replace a folder that holds something else.
@@ -117,14 +113,12 @@ def save_bundle(
         The bundle's identity.
 
     Raises:
-        UserError: an unknown dtype, a vocabulary other than the meta's, a folder that must not be replaced, or no space
+        UserError: an unknown dtype, a vocabulary other than the spec's, a folder that must not be replaced, or no space
             left.
     """
     if dtype not in DTYPES:
         raise UserError(f"bundle dtype {dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
-    check_vocabulary(meta, vocabulary.sha256, "the bundle's meta")
-    meta = {**meta, "format": BUNDLE_FORMAT}
-    check_meta(meta, BUNDLE_FILE)
+    check_vocabulary(spec, vocabulary.sha256, "the bundle's spec")
     directory = pathlib.Path(directory)
     stored = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
     identities: list[str] = []
@@ -137,7 +131,7 @@ def save_bundle(
                 checkpointer.save(partial / PARAMS_DIR, stored)
             # Orbax writes the folder's path into it, which means nothing where the bundle is shipped to.
             (partial / PARAMS_DIR / COMMIT_FILE).write_text("complete\n", encoding="utf-8")
-            write_meta(partial, meta, vocabulary)
+            write_spec(partial, spec, vocabulary)
     except UserError:
         raise
     except Exception as error:
@@ -157,7 +151,7 @@ def open_folder(directory: str | pathlib.Path, verify: bool = True) -> Opened:
         UserError: a missing or damaged file, or a bundle.json that is not what the run's step was saved with.
     """
     directory = pathlib.Path(directory)
-    meta = read_meta(directory)
+    spec = read_spec(directory)
     manifest = read_manifest(directory)
     if manifest is not None:
         if manifest.kind not in (BUNDLE_KIND, PRETRAINED_KIND):
@@ -165,15 +159,15 @@ def open_folder(directory: str | pathlib.Path, verify: bool = True) -> Opened:
         damage = find_damage(directory, manifest) if verify else find_missing(directory, manifest)
         if damage:
             raise UserError(f"{directory}: {damage}; copy or export it again")
-        return Opened(directory, meta, directory / PARAMS_DIR, None, manifest.identity)
+        return Opened(directory, spec, directory / PARAMS_DIR, None, manifest.identity)
     if not (directory / CHECKPOINTS_DIR).is_dir():
-        return _open_unsealed(directory, meta)
+        return _open_unsealed(directory, spec)
     steps: list[int] | None = None
     # A run that saves meanwhile removes the steps that are looked at; then there are newer ones.
     while steps != (steps := listed_steps(directory / CHECKPOINTS_DIR)):
         for step in whole_steps(directory / CHECKPOINTS_DIR, verify):
             with still_there(directory, step):
-                return _open_step(directory, meta, step)
+                return _open_step(directory, spec, step)
     raise UserError(f"{directory} holds no complete weights; train again, or name another directory")
 
 
@@ -195,9 +189,9 @@ def still_there(directory: pathlib.Path, step: int | None) -> Iterator[None]:
         ) from error
 
 
-def _open_unsealed(directory: pathlib.Path, meta: dict[str, Any]) -> Opened:
+def _open_unsealed(directory: pathlib.Path, spec: BundleSpec) -> Opened:
     """A bundle as the first releases wrote it."""
-    if meta["format"] != FIRST_FORMAT:
+    if spec.format != FIRST_FORMAT:
         raise UserError(f"{directory}: manifest.json is missing, so it is not whole; copy or export it again")
     if not (directory / PARAMS_DIR / COMMIT_FILE).is_file():
         raise UserError(f"{directory} holds no complete weights; train or export again, or name another directory")
@@ -205,21 +199,20 @@ def _open_unsealed(directory: pathlib.Path, meta: dict[str, Any]) -> Opened:
         "%s was written by an earlier release, without hashes, so its bytes are taken on trust; export it again",
         directory,
     )
-    return Opened(directory, meta, directory / PARAMS_DIR, None, make_manifest(directory, BUNDLE_KIND).identity)
+    return Opened(directory, spec, directory / PARAMS_DIR, None, make_manifest(directory, BUNDLE_KIND).identity)
 
 
-def _open_step(directory: pathlib.Path, meta: dict[str, Any], step: int) -> Opened:
+def _open_step(directory: pathlib.Path, spec: BundleSpec, step: int) -> Opened:
     folder = directory / CHECKPOINTS_DIR / str(step)
-    saved = read_progress(folder)["bundle"]
-    check_meta(saved, f"{folder}: its bundle")
-    differing = same_meaning(saved, meta)
+    saved = BundleSpec.from_json(read_progress(folder)["bundle"], f"{folder}: its bundle")
+    differing = same_meaning(saved, spec)
     if differing:
         raise UserError(
             f"{directory / BUNDLE_FILE}: {differing} is not what step {step} was saved with; put the file back, or go "
             "on with the run, which writes it anew"
         )
     manifest = read_manifest(folder) or make_manifest(folder, BUNDLE_KIND)
-    return Opened(directory, {**saved, "step": step}, folder / PARAMS_DIR, step, manifest.identity)
+    return Opened(directory, dataclasses.replace(saved, step=step), folder / PARAMS_DIR, step, manifest.identity)
 
 
 def load_bundle(directory: str | pathlib.Path, shardings: Any = None, verify: bool = True) -> LoadedBundle:
@@ -236,34 +229,34 @@ def load_bundle(directory: str | pathlib.Path, shardings: Any = None, verify: bo
             bundle.json's.
     """
     opened = open_folder(directory, verify)
-    vocabulary, bins, card = read_meaning(opened)
+    vocabulary = read_meaning(opened)
     backbone, params = load_model(opened, shardings)
-    return LoadedBundle(backbone, params, vocabulary, bins, card, opened.meta, opened.path, opened.identity)
+    spec = opened.spec
+    return LoadedBundle(backbone, params, vocabulary, spec.embodiments, spec, opened.path, opened.identity)
 
 
-def read_meaning(opened: Opened) -> tuple[Vocabulary, ActionBins | None, DatasetCard | None]:
-    """What a folder's tokens and actions mean; bins and card are None where it was shown no robot.
+def read_meaning(opened: Opened) -> Vocabulary:
+    """The vocabulary of a folder, found to be the one that its tokens and actions were trained with.
 
     Raises:
         UserError: no vocabulary, or a vocabulary, integers or grammar other than bundle.json's.
     """
-    directory, meta = opened.path, opened.meta
-    if meta["vocabulary"] is None:
+    directory, spec = opened.path, opened.spec
+    if spec.vocabulary is None:
         raise UserError(f"{directory} has no vocabulary to read and write text with; convert it again with one")
     path = directory / VOCABULARY_FILE
     vocabulary = Vocabulary.load(path)
-    check_vocabulary(meta, vocabulary.sha256, str(path))
-    _check_integers(meta, vocabulary, directory)
-    if meta["card"] is None:
-        return vocabulary, None, None
-    card, bins = card_from_json(meta["card"]), ActionBins.from_json(meta["bins"])
-    grammar = build_grammar(vocabulary, bins.allowed).sha256
-    if grammar != meta["grammar"]["sha256"]:
+    check_vocabulary(spec, vocabulary.sha256, str(path))
+    _check_integers(spec, vocabulary, directory)
+    if spec.grammar is None:
+        return vocabulary
+    grammar = grammar_of(vocabulary, spec.embodiments).sha256
+    if grammar != spec.grammar.sha256:
         raise UserError(
-            f"{directory}: grammar {grammar[:12]} is not the bundle's {meta['grammar']['sha256'][:12]}; "
+            f"{directory}: grammar {grammar[:12]} is not the bundle's {spec.grammar.sha256[:12]}; "
             "use the release that wrote it, or export the bundle anew"
         )
-    return vocabulary, bins, card
+    return vocabulary
 
 
 def load_model(opened: Opened, shardings: Any = None) -> tuple[Backbone, Any]:
@@ -272,7 +265,7 @@ def load_model(opened: Opened, shardings: Any = None) -> tuple[Backbone, Any]:
     Raises:
         UserError: other parameters than the model has.
     """
-    backbone = make_backbone(ModelConfig.from_json(opened.meta["model"]))
+    backbone = make_backbone(opened.spec.model)
     shapes = jax.eval_shape(backbone.init, jax.random.key(0))
     place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     shardings = jax.tree.map(lambda _: place, shapes) if shardings is None else shardings
@@ -290,14 +283,14 @@ def merge_bundle(bundle: LoadedBundle) -> LoadedBundle:
         UserError: it has no adapters.
     """
     params, model = merge_lora(bundle.params, bundle.backbone.config)
-    meta = {**bundle.meta, "model": model.to_json()}
-    return dataclasses.replace(bundle, backbone=make_backbone(model), params=params, meta=meta)
+    spec = dataclasses.replace(bundle.spec, model=model)
+    return dataclasses.replace(bundle, backbone=make_backbone(model), params=params, spec=spec)
 
 
-def _check_integers(meta: Mapping[str, Any], vocabulary: Vocabulary, directory: pathlib.Path) -> None:
+def _check_integers(spec: BundleSpec, vocabulary: Vocabulary, directory: pathlib.Path) -> None:
     found = vocabulary.integer_ids.tolist()
     # Bundles of earlier releases do not have them.
-    saved = meta["vocabulary"].get("integer_ids", found)
+    saved = found if spec.vocabulary.integer_ids is None else spec.vocabulary.integer_ids
     for integer, (wanted, token) in enumerate(itertools.zip_longest(saved, found)):
         if wanted != token:
             raise UserError(

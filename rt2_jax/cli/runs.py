@@ -114,16 +114,21 @@ def add_sample(verbs) -> None:
     asked.add_argument("--instruction", type=text, help='what the robot is told, e.g. "pick up the red cube"')
     asked.add_argument("--prompt", type=text, help='any text, e.g. "Answer in en: what number is on the table?"')
     sample.add_argument("--mode", choices=("action", "plan"), default=None, help="plan: think before the action")
+    sample.add_argument("--embodiment", type=text, help="who acts, where the checkpoint knows several robots")
+    sample.add_argument(
+        "--state", type=number(-1e9, 1e9), nargs="+", help="the robot's own state, where its card has proprioception"
+    )
     sample.add_argument("--temperature", type=number(0.0, 100.0), default=0.0, help="%(type)s; 0 is greedy (default)")
     sample.add_argument(
         "--seed", type=count(0, MAX_JAX_SEED), default=0, help="for a temperature above 0: %(type)s (default 0)"
     )
-    sample.add_argument("-v", "--verbose", action="store_true", help="say who answers: step, card, identity")
+    sample.add_argument("-v", "--verbose", action="store_true", help="say who answers: step, embodiments, identity")
     add_no_verify(sample)
 
 
 def _sample(arguments) -> None:
     import jax
+    import numpy as np
 
     from rt2_jax.bundle.store import load_bundle
     from rt2_jax.inputs.images import decode_image
@@ -131,25 +136,34 @@ def _sample(arguments) -> None:
 
     if arguments.prompt is not None and arguments.mode is not None:
         raise UserError("--mode is how to act; give it with --instruction, not with --prompt")
+    if arguments.prompt is not None and (arguments.embodiment or arguments.state):
+        raise UserError("--embodiment and --state are of a robot; give them with --instruction, not with --prompt")
     if not arguments.image.is_file():
         raise UserError(f"image {arguments.image} does not exist; name a PNG, JPEG, WebP or BMP file")
     images, rng = decode_image(arguments.image.read_bytes())[None], jax.random.key(arguments.seed)
     told_unverified(arguments)
     bundle = load_bundle(arguments.checkpoint, verify=not arguments.no_verify)
     if arguments.verbose:
-        step = "" if bundle.meta["step"] is None else f", step {bundle.meta['step']}"
-        card = bundle.card.name if bundle.card else "none"
-        print(f"{bundle.path}: {bundle.meta['model']['name']}{step}, card {card}, identity {bundle.identity}")
+        robots = ", ".join(bundle.embodiments) or "none"
+        print(
+            f"{bundle.path}: {bundle.spec.model.name}, step {bundle.spec.step}, embodiments {robots}, "
+            f"identity {bundle.identity}"
+        )
     if arguments.prompt is not None:
         words = len(bundle.vocabulary.encode(arguments.prompt))
-        model = make_text_model(
-            bundle, bundle.meta.get("prompt_len") or max(1, words), temperature=arguments.temperature
-        )
-        print(model.answer(images, [arguments.prompt], bundle.meta.get("target_len") or ANSWER_LEN, rng)[0])
+        model = make_text_model(bundle, bundle.spec.prompt_len or max(1, words), temperature=arguments.temperature)
+        print(model.answer(images, [arguments.prompt], bundle.spec.target_len or ANSWER_LEN, rng)[0])
         return
     policy = make_policy(bundle, temperature=arguments.temperature)
-    output = policy.act(images, [arguments.instruction], arguments.mode or "action", rng)
+    embodiment = policy.embodiment(arguments.embodiment)
+    output = policy.act(
+        images, [arguments.instruction], arguments.mode or "action", rng, embodiment=embodiment.name,
+        states=None if arguments.state is None else np.array([arguments.state], np.float32),
+    )  # fmt: skip
     print(output.text[0])
-    space = bundle.bins.space
-    for name, value, unit in zip(space.names, output.actions[0], space.units, strict=True):
-        print(f"  {name:<10} {value:+.4f} {unit}")
+    space = embodiment.space
+    for ahead, action in enumerate(output.chunk[0]):
+        if embodiment.chunk > 1:
+            print(f"step {ahead}")
+        for name, value, unit in zip(space.names, action, space.units, strict=True):
+            print(f"  {name:<10} {value:+.4f} {unit}")

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -164,9 +165,9 @@ def _export(arguments: argparse.Namespace) -> None:
     dtype = arguments.dtype or "float32"
     bundle = load_bundle(arguments.checkpoint, verify=not arguments.no_verify)
     bundle = merge_bundle(bundle) if arguments.merge_lora else bundle
-    meta = {**bundle.meta, "exported_from": bundle.identity}
-    identity = save_bundle(arguments.out, bundle.params, meta, bundle.vocabulary, dtype, **target)
-    print(f"{arguments.out}: {meta['model']['name']} at step {meta['step']}, {dtype}, identity {identity}")
+    spec = dataclasses.replace(bundle.spec, exported_from=bundle.identity)
+    identity = save_bundle(arguments.out, bundle.params, spec, bundle.vocabulary, dtype, **target)
+    print(f"{arguments.out}: {spec.model.name} at step {spec.step}, {dtype}, identity {identity}")
 
 
 def add_sizes(verbs: Any) -> None:

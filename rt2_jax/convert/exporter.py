@@ -53,7 +53,7 @@ def export_weights(
     kind = f"{format} weights"
     check_target(out, kind, sources=[checkpoint], overwrite=overwrite)
     opened = open_folder(checkpoint, verify)
-    config = ModelConfig.from_json(opened.meta["model"])
+    config = opened.spec.model
     if config.lora is not None:
         raise UserError(
             f"{checkpoint} has LoRA adapters, which {format} does not know; merge them into a bundle first "

@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict
 from rich.progress import Progress
 
 from rt2_jax.bundle.params import tree_bytes
-from rt2_jax.bundle.spec import pretrained_meta, write_meta
+from rt2_jax.bundle.spec import BundleSpec, pretrained_spec, write_spec
 from rt2_jax.bundle.steps import COMMIT_FILE, PARAMS_DIR
 from rt2_jax.bundle.store import DTYPES, PRETRAINED_KIND
 from rt2_jax.convert.params_folder import ParamsWriter
@@ -99,7 +99,7 @@ def import_weights(
     specs = {
         path: jax.ShapeDtypeStruct(shape, _stored(origin.get(path), path, dtype)) for path, shape in shapes.items()
     }
-    meta = pretrained_meta(config, vocabulary, [f"{source.kind}: {source.path.name}" for source in sources.values()])
+    described = pretrained_spec(config, vocabulary, [f"{one.kind}: {one.path.name}" for one in sources.values()])
 
     def pieces(path: str) -> Iterator[tuple[Index, np.ndarray]]:
         if path in origin:
@@ -111,7 +111,7 @@ def import_weights(
     try:
         with whole_folder(out, PRETRAINED_KIND, sources=paths, overwrite=overwrite) as partial:
             check_space(out.resolve(), tree_bytes(specs))
-            _write(partial, meta, vocabulary, specs, pieces, progress)
+            _write(partial, described, vocabulary, specs, pieces, progress)
     except UserError:
         raise
     except Exception as error:
@@ -126,7 +126,7 @@ def import_weights(
 
 def _write(
     folder: pathlib.Path,
-    meta: Mapping[str, Any],
+    described: BundleSpec,
     vocabulary: Vocabulary | None,
     specs: Mapping[str, jax.ShapeDtypeStruct],
     pieces: Callable[[str], Iterator[tuple[Index, np.ndarray]]],
@@ -140,7 +140,7 @@ def _write(
             if progress:
                 progress.advance(bar, piece.size)
     (folder / PARAMS_DIR / COMMIT_FILE).write_text("complete\n", encoding="utf-8")
-    write_meta(folder, meta, vocabulary)
+    write_spec(folder, described, vocabulary)
 
 
 def _fitted(path: str, weights: Weights, wanted: tuple[int, ...]) -> Iterator[tuple[Index, np.ndarray]]:

@@ -61,7 +61,7 @@ class NativeWeights:
 
     def __init__(self, path: pathlib.Path):
         opened = open_folder(path)
-        config = ModelConfig.from_json(opened.meta["model"])
+        config = opened.spec.model
         if config.lora is not None:
             raise UserError(f"{path} has LoRA adapters; merge them into a bundle first (rt2 export --merge-lora)")
         self.path, self.kind = path, config.name

@@ -15,8 +15,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from rt2_jax.actions.bins import ActionBins
-from rt2_jax.actions.card import STATISTICS, DatasetCard, card_from_json, card_to_json
+from rt2_jax.actions.embodiment import Embodiment, difference, hashed, with_hash
 from rt2_jax.data.frames import FramesRef, Size
 from rt2_jax.data.sealed import is_there, read_sealed
 from rt2_jax.errors import UserError
@@ -68,10 +67,10 @@ class PreparedIndex:
         history: frames of each camera in an example.
         kind: what its prompts ask for: "action", "plan", or a kind of text such as "vqa".
         num_bytes: of all records, their frames aside.
-        card, bins: what the integers of its actions mean; both None for a task without actions.
+        embodiment: what its frames and the integers of its actions mean; None for a task without actions.
 
     Raises:
-        UserError: a card without bins, bins without a card, or two that speak of different spaces.
+        UserError: fields that contradict each other.
     """
 
     task: str
@@ -89,8 +88,7 @@ class PreparedIndex:
     history: Count = 1
     kind: str = "text"
     num_bytes: Size = 0
-    card: DatasetCard | None = None
-    bins: ActionBins | None = None
+    embodiment: Embodiment | None = None
 
     def __post_init__(self) -> None:
         check_fields(self, f"index of {shown(self.task)}/{shown(self.split)}")
@@ -102,15 +100,6 @@ class PreparedIndex:
                 f"{self.task}/{self.split}: num_images is {self.num_images}, its history of {self.history} frames from "
                 f"{len(self.frames)} cameras makes {self.history * len(self.frames)}"
             )
-        card_bins = self.bins and self.card and dataclasses.replace(self.bins, space=self.card.space)
-        differing = bins_difference(card_bins, self.bins) if card_bins else None
-        if differing:
-            raise UserError(
-                f"{self.task}/{self.split}: {differing[0]} is {differing[1]} in its card, {differing[2]} in "
-                "its bins; give both one space"
-            )
-        if (self.card is None) != (self.bins is None):
-            raise UserError(f"{self.task}/{self.split} has a card or bins alone; give both, or neither")
 
 
 def encode_record(record: Record) -> bytes:
@@ -161,8 +150,8 @@ def index_to_json(index: PreparedIndex) -> str:
     """The text of ``index.json``."""
     fields = {field.name: getattr(index, field.name) for field in dataclasses.fields(index)}
     fields["frames"] = [dataclasses.asdict(ref) for ref in index.frames]
-    meaning = {"card": index.card and card_to_json(index.card), "bins": index.bins and index.bins.to_json()}
-    return json.dumps({"format": FORMAT} | fields | meaning, indent=2, allow_nan=False) + "\n"
+    fields["embodiment"] = index.embodiment and with_hash(index.embodiment)
+    return json.dumps({"format": FORMAT} | fields, indent=2, allow_nan=False) + "\n"
 
 
 def read_index(data_dir: str | pathlib.Path, task: str, split: str) -> PreparedIndex:
@@ -196,82 +185,37 @@ def is_prepared(folder: pathlib.Path) -> bool:
     return is_there(folder, INDEX_NAME)
 
 
-def action_meaning(
-    data_dir: str | pathlib.Path, tasks: Iterable[str], split: str = "train"
-) -> tuple[DatasetCard, ActionBins] | None:
-    """What the integers of a mixture's actions mean: card and bins of its robot tasks, None where it has none.
+def read_embodiments(data_dir: str | pathlib.Path, tasks: Iterable[str], split: str = "train") -> dict[str, Embodiment]:
+    """The embodiments of a mixture's robot tasks by name, in the tasks' order; empty where it has none.
 
-    Where tasks agree in their bins and have cards of their own all the same, the first one's card is given.
+    Where datasets of one embodiment have cards that tell different things of the data, the first task's is given.
 
     Raises:
-        UserError: a task is not prepared, two tasks bin their actions differently, or two splits of one task do.
+        UserError: a task is not prepared, two tasks mean different things by one name, or two splits of one task do.
     """
-    first: PreparedIndex | None = None
+    first: dict[str, PreparedIndex] = {}
     for task in tasks:
         index = read_index(data_dir, task, split)
         for other_split in set(SPLITS) - {split}:
             if is_prepared(prepared_dir(data_dir, task, other_split)):
-                differing = bins_difference(index.bins, read_index(data_dir, task, other_split).bins)
+                differing = difference(index.embodiment, read_index(data_dir, task, other_split).embodiment)
                 if differing:
                     what, one, other = differing
                     raise UserError(
                         f"task {task}: {what} is {one} in {split} and {other} in {other_split}; {again(data_dir, task)}"
                     )
-        if index.bins is None:
+        if index.embodiment is None:
             continue
-        if first is None:
-            first = index
-        differing = bins_difference(first.bins, index.bins)
+        name = index.embodiment.name
+        known = first.setdefault(name, index)
+        differing = difference(known.embodiment, index.embodiment)
         if differing:
             what, one, other = differing
             raise UserError(
-                f"task {first.task} (card {first.card.name}) and task {index.task} (card {index.card.name}) bin "
-                f"their actions differently: {what} is {one} and {other}; train on one, or register both with one card"
+                f"tasks {known.task} and {task} both call their embodiment {name}, and mean different things by it: "
+                f"{what} is {one} and {other}; prepare both with one card, or give one card another name"
             )
-    return (first.card, first.bins) if first else None
-
-
-def bins_difference(one: ActionBins | None, other: ActionBins | None) -> tuple[str, Any, Any] | None:
-    """(what differs, its two values) of the first thing in which bins differ, None where they are equal."""
-    return _first_difference(_bins_facts(one), _bins_facts(other))
-
-
-def meaning_difference(
-    one: tuple[DatasetCard | None, ActionBins | None], other: tuple[DatasetCard | None, ActionBins | None]
-) -> tuple[str, Any, Any] | None:
-    """As `bins_difference`, for two pairs of card and bins: what a task's integers mean, and what its card tells."""
-    facts = [_bins_facts(bins) | _card_facts(card) for card, bins in (one, other)]
-    return _first_difference(*facts)
-
-
-def _bins_facts(bins: ActionBins | None) -> dict[str, Any]:
-    if bins is None:
-        return {"dimensions": None}
-    space = bins.space
-    facts: dict[str, Any] = {"dimensions": space.names}
-    for number, name in enumerate(space.names):
-        facts[f"the lower bound of {name}"] = space.low[number]
-        facts[f"the upper bound of {name}"] = space.high[number]
-        facts[f"the unit of {name}"] = space.units[number]
-    return facts | {key: value for key, value in bins.to_json().items() if key != "space"}
-
-
-def _card_facts(card: DatasetCard | None) -> dict[str, Any]:
-    if card is None:
-        return {}
-    facts = {f"the card's {key}": value for key, value in card_to_json(card).items()}
-    del facts["the card's space"], facts["the card's statistics"]
-    for field in STATISTICS if card.statistics else ():
-        for name, value in zip(card.space.names, getattr(card.statistics, field), strict=True):
-            facts[f"the card's {field} of {name}"] = value
-    return facts
-
-
-def _first_difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
-    for key in {**one, **other}:
-        if one.get(key) != other.get(key):
-            return key, one.get(key), other.get(key)
-    return None
+    return {name: index.embodiment for name, index in first.items()}
 
 
 def again(data_dir: str | pathlib.Path, task: str, overwrite: bool = True) -> str:
@@ -282,9 +226,6 @@ def again(data_dir: str | pathlib.Path, task: str, overwrite: bool = True) -> st
 
 
 def _index(fields: Mapping[str, Any], where: str) -> PreparedIndex:
-    card, bins = fields["card"], fields["bins"]
-    meaning = {
-        "card": None if card is None else card_from_json(card),
-        "bins": None if bins is None else ActionBins.from_json(bins),
-    }
-    return build(PreparedIndex, {**fields, **meaning}, where)
+    embodiment = fields["embodiment"]
+    embodiment = None if embodiment is None else hashed(embodiment, where, "embodiment")
+    return build(PreparedIndex, {**fields, "embodiment": embodiment}, where)

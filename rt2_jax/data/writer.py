@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from rt2_jax.actions.bins import ActionBins
-from rt2_jax.actions.card import DatasetCard
+from rt2_jax.actions.embodiment import Embodiment
 from rt2_jax.data.array_records import RecordsWriter
 from rt2_jax.data.frames import (
     DIGEST_BYTES,
@@ -137,8 +136,7 @@ def write_split(
     history: int = 1,
     limits: Limits | None = None,
     source: str = "",
-    card: DatasetCard | None = None,
-    bins: ActionBins | None = None,
+    embodiment: Embodiment | None = None,
     kind: str = "text",
     overwrite: bool = False,
 ) -> PreparedIndex:
@@ -152,7 +150,7 @@ def write_split(
         vocabulary: SHA-256 of the vocabulary that the tokens come from.
         history: frames of each camera in an example.
         limits: what the examples must keep to; None is no limit.
-        source, card, bins, kind: see `PreparedIndex`.
+        source, embodiment, kind: see `PreparedIndex`.
         overwrite: replace what is there, whatever it is.
 
     Returns:
@@ -167,7 +165,7 @@ def write_split(
             writer = SplitWriter(partial, task, cameras, history, limits or Limits())
             for images, prompt, target, instruction in examples:
                 writer.add(images, prompt, target, instruction)
-            return writer.close(split, vocabulary, source, card, bins, kind)
+            return writer.close(split, vocabulary, source, embodiment, kind)
     except OSError as error:
         raise write_error(folder, error) from error
 
@@ -275,8 +273,7 @@ class SplitWriter:
         split: str,
         vocabulary: str,
         source: str = "",
-        card: DatasetCard | None = None,
-        bins: ActionBins | None = None,
+        embodiment: Embodiment | None = None,
         kind: str = "text",
     ) -> PreparedIndex:
         """Finishes the last file and writes the index; returns it.
@@ -308,8 +305,7 @@ class SplitWriter:
             history=self._history,
             kind=kind,
             num_bytes=self._records.num_bytes,
-            card=card,
-            bins=bins,
+            embodiment=embodiment,
         )
         (self._folder / INDEX_NAME).write_text(index_to_json(index), encoding="utf-8")
         return index

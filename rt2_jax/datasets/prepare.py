@@ -13,7 +13,7 @@ import seqio
 import tensorflow as tf
 from rich.progress import Progress
 
-from rt2_jax.actions import ActionBins, DatasetCard
+from rt2_jax.actions.embodiment import Embodiment, difference
 from rt2_jax.data.frames import FOLDER as FRAMES_FOLDER
 from rt2_jax.data.frames import INDEX_NAME as FRAMES_INDEX_NAME
 from rt2_jax.data.frames import FramesIndex, FramesReader, frames_folder
@@ -24,7 +24,6 @@ from rt2_jax.data.records import (
     PreparedIndex,
     again,
     is_prepared,
-    meaning_difference,
     prepared_dir,
     read_index,
 )
@@ -162,17 +161,16 @@ class _Preparing:
         """Prepares a task's split, or finds it prepared in the same way."""
         folder = prepared_dir(self._data_dir, task.name, split)
         source = _source_hash(task_folder(task))
-        meaning = _meaning(task)
+        embodiment = _embodiment(task)
         if is_prepared(folder) and not self._overwrite:
             index = read_index(self._data_dir, task.name, split)
-            differing = _difference(index, self._vocabulary, source, self._limits, meaning)
+            differing = _difference(index, self._vocabulary, source, self._limits, embodiment)
             if differing:
                 raise UserError(f"{folder} was prepared {differing}; {again(self._data_dir, task.name)}")
             for ref in index.frames:
                 FramesReader(self._data_dir / "prepared", ref, task.name, again(self._data_dir, task.name))
             return index
         cameras = self._frames(task, split, source)
-        card, bins = meaning
         return write_split(
             self._data_dir,
             task.name,
@@ -183,8 +181,7 @@ class _Preparing:
             history=_frame_feature(task).history,
             limits=self._limits,
             source=source,
-            card=card,
-            bins=bins,
+            embodiment=embodiment,
             kind=_kind(task),
             overwrite=self._overwrite,
         )
@@ -265,9 +262,9 @@ def _kind(task: seqio.Task) -> str:
     return inputs.kind if isinstance(inputs, PromptFeature) else "text"
 
 
-def _meaning(task: seqio.Task) -> tuple[DatasetCard | None, ActionBins | None]:
+def _embodiment(task: seqio.Task) -> Embodiment | None:
     targets = task.output_features["targets"]
-    return (targets.card, targets.bins) if isinstance(targets, ActionFeature) else (None, None)
+    return targets.embodiment if isinstance(targets, ActionFeature) else None
 
 
 def _difference(
@@ -275,7 +272,7 @@ def _difference(
     vocabulary: Vocabulary,
     source: str,
     limits: Limits,
-    meaning: tuple[DatasetCard | None, ActionBins | None],
+    embodiment: Embodiment | None,
 ) -> str | None:
     """How a prepared split is not what would be prepared now; None when it is."""
     wanted = {"vocabulary": vocabulary.sha256, "source": source}
@@ -285,7 +282,7 @@ def _difference(
         found = getattr(index, field)
         if found != value:
             return f"from another {field.replace('_', ' ')} ({str(found)[:12]}, now {str(value)[:12]})"
-    differing = meaning_difference((index.card, index.bins), meaning)
+    differing = difference(index.embodiment, embodiment, told=True)
     return differing and f"when {differing[0]} was {differing[1]}, now {differing[2]}"
 
 

@@ -14,7 +14,7 @@ import seqio
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from rt2_jax.actions import ActionBins, DatasetCard
+from rt2_jax.actions import Embodiment
 from rt2_jax.datasets.seqio_vocabulary import SeqioVocabulary
 from rt2_jax.datasets.tfds_folder import INFO_NAME
 from rt2_jax.datasets.tfds_reading import check_dataset, holds_dataset
@@ -26,7 +26,6 @@ from rt2_jax.tokens import Vocabulary, action_text
 MODES = ("action", "plan")
 # The camera of datasets that have one.
 CAMERA = "image"
-MAX_HISTORY = 256
 Tensors = Mapping[str, Any]
 
 
@@ -34,16 +33,14 @@ Tensors = Mapping[str, Any]
 class ActionFeature(seqio.Feature):
     """The feature ``targets`` of a task whose targets hold actions: it carries what their integers mean.
 
-    Preparing writes both into the split's index, and a run takes them from there, so that what was binned with one
-    card cannot be decoded with another. Tasks written by hand have one too, or none of their integers is an action.
+    Preparing writes it into the split's index, and a run takes it from there, so that what was binned with one card
+    cannot be decoded with another. Tasks written by hand have one too, or none of their integers is an action.
 
     Attributes:
-        card: the dataset's card.
-        bins: what cut the actions; of the card's space.
+        embodiment: whose actions they are.
     """
 
-    card: DatasetCard | None = None
-    bins: ActionBins | None = None
+    embodiment: Embodiment | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,13 +75,11 @@ class PromptFeature(seqio.Feature):
 def register_robot_task(
     name: str,
     folder: str | pathlib.Path,
-    card: DatasetCard,
+    embodiment: Embodiment,
     steps: Callable[[Tensors], Tensors],
     *,
     mode: str = "action",
     use_last_step: bool = False,
-    cameras: Sequence[str] = (CAMERA,),
-    history: int = 1,
     splits: Mapping[str, str] | None = None,
     vocabulary: Vocabulary | None = None,
 ) -> seqio.Task:
@@ -93,48 +88,56 @@ def register_robot_task(
     Args:
         name: the task's name.
         folder: of the TFDS dataset, the one that holds ``dataset_info.json``.
-        card: bounds that its actions are binned with; it goes from here into prepared data, runs and bundles.
+        embodiment: what its actions are, the integers that stand for them, and the cameras and history of an example's
+            frames (those from before the episode began are masked); it goes from here into prepared data, runs and
+            bundles. Tasks on one dataset that name a camera alike share its frames. Of an answer of several actions
+            (`chunk`), those past an episode's end repeat its last.
         steps: a TensorFlow function from one episode, as TFDS gives it with encoded images (``episode["steps"]`` holds
             tensors with T first), to a dict of ``image`` string[T] (encoded) or camera -> string[T], ``action``
-            float32[T, 8] (physical, see `arm_action`), ``instruction`` string[T] and, for mode "plan", ``plan``
-            string[T].
+            float32[T, width] (physical, in the embodiment's units; for the arm's see `arm_action`), ``instruction``
+            string[T]; for mode "plan", ``plan`` string[T]; for an embodiment with proprioception, ``state`` float32[T,
+            its width].
         mode: "action" (prompt: RT-2's question) or "plan" (prompt: the instruction; target: plan, then action).
         use_last_step: RLDS calls the action of an ``is_last`` step undefined, so that step is left out; True keeps it
             for datasets that record a terminating action there (fractal20220817_data, the tabletop).
-        cameras: those that an example shows, in order. Tasks on one dataset that name a camera alike share its frames.
-        history: frames of each camera in an example, the present one included, oldest first. Those from before the
-            episode began are masked.
         splits: task split -> TFDS split or slice, e.g. ``{"train": "train[:95%]"}``; None takes TFDS's own.
         vocabulary: None is the shipped one.
 
     Raises:
-        UserError: an unknown mode, a history that is none, or no dataset in `folder`.
+        UserError: an unknown mode, or no dataset in `folder`.
     """
-    cameras = tuple(cameras)
-    if not 1 <= history <= MAX_HISTORY:
-        raise UserError(f"task {name}: history is {history}; choose 1 to {MAX_HISTORY} frames")
-    if not cameras or len(set(cameras)) < len(cameras):
-        raise UserError(f"task {name}: cameras are {cameras}; name at least one, each once")
     if mode not in MODES:
         raise UserError(f"task {name}: mode {mode!r} is unknown; choose one of {', '.join(MODES)}")
-    bins = ActionBins(card.space)
     vocabulary = vocabulary or Vocabulary.load()
+    cameras, history = embodiment.cameras, embodiment.history
+    ask = prompts.robot_prompt if mode == "action" else prompts.plan_prompt
 
-    def texts(actions: np.ndarray, instructions: np.ndarray, plans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        targets = [action_text(vocabulary, row) for row in bins.encode(actions)]
-        asked = [instruction.decode("utf-8") for instruction in instructions]
-        if mode == "action":
-            return _strings(map(prompts.robot_prompt, asked)), _strings(targets)
-        pairs = zip(plans, targets, strict=True)
-        planned = (prompts.plan_target(plan.decode("utf-8"), action) for plan, action in pairs)
-        return _strings(map(prompts.plan_prompt, asked)), _strings(planned)
+    def texts(
+        actions: np.ndarray, states: np.ndarray, instructions: np.ndarray, plans: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        rows = chunks(embodiment.bins.encode(actions), embodiment.chunk)
+        targets = [action_text(vocabulary, row) for row in rows]
+        told = [""] * len(rows)
+        if embodiment.proprioception:
+            told = [action_text(vocabulary, row) for row in embodiment.proprioception.encode(states)]
+        pairs = zip(instructions, told, strict=True)
+        asked = [ask(instruction.decode("utf-8"), embodiment.robot, state) for instruction, state in pairs]
+        if mode == "plan":
+            targets = [
+                prompts.plan_target(plan.decode("utf-8"), action) for plan, action in zip(plans, targets, strict=True)
+            ]
+        return _strings(asked), _strings(targets)
 
     def examples(episode: Tensors) -> tf.data.Dataset:
         rows = _fields(name, steps, episode)
+        lacks = [key for key in wanted if key not in rows]
+        if lacks:
+            raise UserError(f"task {name}: its function gives no {lacks[0]!r}, only {', '.join(sorted(rows))}; add it")
         rows = rows if use_last_step else tf.nest.map_structure(lambda value: value[:-1], rows)
         plans = rows["plan"] if mode == "plan" else rows["instruction"]
+        states = rows["state"] if embodiment.proprioception else rows["action"]
         asked, answered = tf.numpy_function(
-            texts, [rows["action"], rows["instruction"], plans], (tf.string, tf.string), stateful=False
+            texts, [rows["action"], states, rows["instruction"], plans], (tf.string, tf.string), stateful=False
         )
         images = _with_history([_of_camera(name, rows["image"], camera) for camera in cameras], history)
         return _slices(images, asked, answered, rows["instruction"])
@@ -143,9 +146,17 @@ def register_robot_task(
         images = _fields(name, steps, episode)["image"]
         return {camera: _of_camera(name, images, camera) for camera in cameras}
 
+    wanted = ["image", "action", "instruction"]
+    wanted += ["plan"] * (mode == "plan") + ["state"] * (embodiment.proprioception is not None)
     feature = _frame_feature(frames, cameras, history, splits)
     decoders = {"steps": tfds.decode.SkipDecoding()}
-    return _add_task(name, folder, decoders, examples, feature, mode, splits, vocabulary, card, bins)
+    return _add_task(name, folder, decoders, examples, feature, mode, splits, vocabulary, embodiment)
+
+
+def chunks(actions: np.ndarray, count: int) -> np.ndarray:
+    """[T, count * width] of [T, width]: each row with the `count` - 1 that follow it; past the end the last repeats."""
+    following = np.minimum(np.arange(len(actions))[:, None] + np.arange(count), len(actions) - 1)
+    return actions[following].reshape(len(actions), count * actions.shape[1])
 
 
 def register_image_text_task(
@@ -247,8 +258,7 @@ def _add_task(
     kind: str,
     splits: Mapping[str, str] | None,
     vocabulary: Vocabulary | None,
-    card: DatasetCard | None = None,
-    bins: ActionBins | None = None,
+    embodiment: Embodiment | None = None,
 ) -> seqio.Task:
     folder = pathlib.Path(folder)
     if not holds_dataset(folder):
@@ -271,7 +281,7 @@ def _add_task(
         output_features={
             "image": images,
             "inputs": PromptFeature(words, add_eos=False, kind=kind),
-            "targets": ActionFeature(words, add_eos=True, card=card, bins=bins),
+            "targets": ActionFeature(words, add_eos=True, embodiment=embodiment),
         },
     )
 

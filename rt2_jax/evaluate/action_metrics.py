@@ -3,20 +3,11 @@
 import numpy as np
 
 from rt2_jax.actions.bins import ActionBins
-from rt2_jax.actions.space import ActionSpace
+from rt2_jax.actions.space import CONTINUOUS
 from rt2_jax.evaluate.results import DimensionScores
 
-CONTINUOUS, TERMINATE, BINARY = "continuous", "terminate", "binary"
 # Physical units as a report shows them: name, factor. Others are shown as they are.
 _UNITS: dict[str, tuple[str, float]] = {"m": ("cm", 100.0), "rad": ("deg", 180.0 / np.pi)}
-
-
-def dimension_kinds(space: ActionSpace) -> tuple[str, ...]:
-    """The kind of each dimension. An `ActionSpace` knows terminate alone by name; a flag is one by its unit."""
-    kinds = []
-    for name, unit in zip(space.names, space.units, strict=True):
-        kinds.append(TERMINATE if name == "terminate" else BINARY if unit == "flag" else CONTINUOUS)
-    return tuple(kinds)
 
 
 def score_dimensions(bins: ActionBins, wanted: np.ndarray, decoded: np.ndarray) -> tuple[DimensionScores, ...]:
@@ -31,7 +22,7 @@ def score_dimensions(bins: ActionBins, wanted: np.ndarray, decoded: np.ndarray) 
     # Errors are between decoded values: what the robot would have felt.
     wanted_values, values = bins.decode(wanted), bins.decode(decoded)
     scores = []
-    for index, kind in enumerate(dimension_kinds(space)):
+    for index, kind in enumerate(space.kinds):
         column, target = values[:, index], wanted_values[:, index]
         shown, factor = _UNITS.get(space.units[index], (space.units[index], 1.0))
         accuracy = float(right[:, index].mean())

@@ -61,6 +61,7 @@ class EnvSpec:
         max_steps: actions after which an episode is cut.
         splits: what there is to run; an environment of one task needs none of its own.
         seats: how many instances may exist at once; 1 for a real robot.
+        embodiment: the name of its card; needed only where the policy knows several robots with these actions.
 
     Raises:
         UserError: a field of a wrong type, no camera, no split, a name that stands twice, or names and units that
@@ -73,6 +74,7 @@ class EnvSpec:
     max_steps: Count
     splits: tuple[Split, ...] = (Split("all"),)
     seats: Annotated[int, msgspec.Meta(ge=1, le=1024)] = SEATS
+    embodiment: str = ""
 
     def __post_init__(self) -> None:
         check_fields(self, "spec")

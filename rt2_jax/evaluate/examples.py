@@ -1,4 +1,4 @@
-"""Held-out examples of prepared data: what kind they are of, what was asked, and batches of them."""
+"""Held-out examples of prepared data: what kind they are of, and batches of them."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -19,12 +19,11 @@ NAMED = ("detect", "locate", "detect_from_gripper", "locate_from_gripper", "vqa"
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """A held-out example as text: `images` uint8[N, H, W, 3]; `instruction` is what a robot was told, "" elsewhere."""
+    """A held-out example as text: `images` is uint8[N, H, W, 3]."""
 
     images: np.ndarray
     prompt: str
     target: str
-    instruction: str = ""
 
 
 def scored_as(index: PreparedIndex) -> str:
@@ -32,7 +31,7 @@ def scored_as(index: PreparedIndex) -> str:
 
     A task whose integers are actions is of the first two, whatever else it says of itself.
     """
-    if index.bins is not None:
+    if index.embodiment is not None:
         return PLAN if index.kind == PLAN else ACTION
     return index.kind if index.kind in NAMED else TEXT
 
@@ -50,11 +49,10 @@ def read_examples(data_dir: Path, index: PreparedIndex, vocabulary: Vocabulary, 
         )
     prepared = PreparedSplit(data_dir, index.task, index.split)
     keys = np.unique(np.linspace(0, len(prepared) - 1, min(count, len(prepared))).round().astype(int))
-    examples = []
-    for record, images in prepared.read(keys.tolist()):
-        prompt, target = vocabulary.decode(record.prompt), vocabulary.decode(record.target)
-        examples.append(Example(images, prompt, target, record.instruction))
-    return examples
+    return [
+        Example(images, vocabulary.decode(record.prompt), vocabulary.decode(record.target))
+        for record, images in prepared.read(keys.tolist())
+    ]
 
 
 def batches(examples: Sequence[Example], size: int = BATCH) -> Iterator[tuple[np.ndarray, Sequence[Example]]]:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from rt2_jax.actions.bins import ActionBins
+from rt2_jax.actions.embodiment import Embodiment
 from rt2_jax.evaluate import examples as held_out
 from rt2_jax.evaluate import text_metrics
 from rt2_jax.evaluate.action_metrics import score_dimensions
@@ -28,37 +28,46 @@ class AnsweringPolicy(Protocol):
     """What the offline metrics need of `policy.policy.Policy`."""
 
     vocabulary: Vocabulary
-    bins: ActionBins
 
-    def act(self, images: np.ndarray, instructions: Sequence[str], mode: str = "action") -> Any:
-        """uint8[B, N, H, W, 3] and B instructions -> bins int32[B, width] and text of B strings."""
+    def embodiment(self) -> Embodiment:
+        """Whose actions it decodes."""
+
+    def act_on_prompts(self, images: np.ndarray, texts: Sequence[str], mode: str = "action") -> Any:
+        """uint8[B, N, H, W, 3] and B prompts -> chunk_bins int32[B, chunk, width] and text of B strings."""
 
     def answer(self, images: np.ndarray, texts: Sequence[str], max_len: int) -> list[str]:
         """uint8[B, N, H, W, 3] and B prompts -> B answers."""
 
 
 def _act(policy: AnsweringPolicy, examples: Sequence[Example], mode: str) -> tuple[np.ndarray, list[str]]:
-    """Decoded bins int32[n, width] and texts of all examples."""
+    """Decoded integers int32[n, chunk, width] and texts of all examples."""
     bins, texts = [], []
     for images, part in batches(examples):
-        instructions = padded([example.instruction for example in part], len(images))
-        output = policy.act(images, instructions, mode=mode)
-        bins.append(np.asarray(output.bins)[: len(part)])
+        # The prompts as they were prepared: with whatever words name the robot, and its state.
+        output = policy.act_on_prompts(images, padded([example.prompt for example in part], len(images)), mode=mode)
+        bins.append(np.asarray(output.chunk_bins)[: len(part)])
         texts += output.text[: len(part)]
     return np.concatenate(bins), texts
 
 
+def _wanted(policy: AnsweringPolicy, texts: Sequence[str]) -> np.ndarray:
+    """int32[n, chunk, width] of action strings."""
+    robot = policy.embodiment()
+    rows = [parse_action_text(policy.vocabulary, text, robot.num_integers) for text in texts]
+    return np.stack(rows).reshape(len(texts), robot.chunk, robot.bins.width)
+
+
 def score_actions(policy: AnsweringPolicy, task: str, examples: Sequence[Example]) -> ActionScores:
-    """Greedy actions against the demonstrations'."""
-    wanted = np.stack([parse_action_text(policy.vocabulary, example.target, policy.bins.width) for example in examples])
+    """Greedy actions against the demonstrations'; of a chunk every action counts."""
+    wanted = _wanted(policy, [example.target for example in examples])
     decoded, _ = _act(policy, examples, "action")
-    right = decoded == wanted
+    right, bins = decoded == wanted, policy.embodiment().bins
     return ActionScores(
         task=task,
         examples=len(examples),
         token_accuracy=float(right.mean()),
-        exact_match=float(right.all(axis=1).mean()),
-        dimensions=score_dimensions(policy.bins, wanted, decoded),
+        exact_match=float(right.all(axis=(1, 2)).mean()),
+        dimensions=score_dimensions(bins, wanted.reshape(-1, bins.width), decoded.reshape(-1, bins.width)),
     )
 
 
@@ -77,7 +86,7 @@ def _score_plans(
     """
     decoded, texts = _act(policy, examples, "plan")
     targets = [_split_plan(example.target) for example in examples]
-    wanted = np.stack([parse_action_text(policy.vocabulary, action, policy.bins.width) for _, action in targets])
+    wanted = _wanted(policy, [action for _, action in targets])
     pairs = zip(texts, targets, strict=True)
     hits = sum(exact_match(_PLACE.sub("", _split_plan(text)[0]), _PLACE.sub("", plan)) for text, (plan, _) in pairs)
     share = hits / len(examples)

@@ -3,9 +3,9 @@
 import pathlib
 from collections.abc import Sequence
 
-from rt2_jax.actions.bins import ActionBins
-from rt2_jax.bundle.spec import read_meta
-from rt2_jax.data.records import action_meaning, again, prepared_dir, prepared_tasks, read_index
+from rt2_jax.actions.embodiment import difference
+from rt2_jax.bundle.spec import read_spec
+from rt2_jax.data.records import PreparedIndex, again, prepared_dir, prepared_tasks, read_index
 from rt2_jax.errors import UserError
 from rt2_jax.evaluate import offline
 from rt2_jax.evaluate.closed_loop import Job, make_jobs, run_jobs
@@ -86,6 +86,9 @@ def run_closed_loop(
     policy: Policy, environments: EnvironmentSource, jobs: Sequence[Job], mode: str, progress: bool
 ) -> ClosedLoopResult:
     """Drives environments through `jobs`."""
+    robot = policy.embodiment()
+    if robot.proprioception is not None:
+        raise UserError(f"embodiment {robot.name} has proprioception, which the closed loop does not give it yet")
     with progress_bar(progress) as bar:
         task = bar.add_task("episodes", total=len(jobs))
         return run_jobs(
@@ -94,6 +97,7 @@ def run_closed_loop(
             lambda: environments.make(policy.image_size),
             image_size=policy.image_size,
             num_images=policy.backbone.config.num_images,
+            cameras=robot.cameras,
             mode=mode,
             on_episode=lambda *_: bar.advance(task),
         )
@@ -143,32 +147,46 @@ def run_offline(
             kind = scored_as(index)
             acts = kind in (ACTION, PLAN)
             if not acts or (actions and isinstance(model, Policy)):
-                if acts:
-                    check_same_actions(model, data_dir, task)
+                robot = acting_for(model, index) if acts else model
                 held_out = read_examples(data_dir, index, model.vocabulary, examples)
                 if kind == ACTION:
-                    scores.append(offline.score_actions(model, task, held_out))
+                    scores.append(offline.score_actions(robot, task, held_out))
                 else:
-                    web.append(offline.score_web(model, task, kind, held_out, max_len))
+                    web.append(offline.score_web(robot, task, kind, held_out, max_len))
             bar.advance(row, examples)
     return scores, web
 
 
-def check_same_actions(policy: Policy, data_dir: pathlib.Path, task: str) -> None:
-    """Raises a UserError when a task's integers mean other actions than the policy's."""
-    meaning = action_meaning(data_dir, [task], SPLIT)
-    if meaning is None or meaning[1] != policy.bins:
-        card = meaning[0].name if meaning else "none"
+def acting_for(policy: Policy, index: PreparedIndex) -> Policy:
+    """The policy as it acts for the embodiment of a task that holds actions.
+
+    Raises:
+      UserError: the task's integers mean other actions than those that the policy knows by that name.
+    """
+    task, embodiment = index.task, index.embodiment
+    known = policy.embodiments.get(embodiment.name)
+    if known is None and len(policy.embodiments) == 1:
+        known = policy.embodiment()  # of one dataset alone, by whatever name
+    if known is None:
         raise UserError(
-            f"task {task} was prepared with other action bounds (card {card}) than the policy's, so its targets mean "
-            "other actions; prepare it with the card that the policy was trained with, or leave it out by --tasks"
+            f"task {task} was prepared for the embodiment {embodiment.name}, the policy knows "
+            f"{', '.join(policy.embodiments)}; leave it out by --tasks, or name another checkpoint"
         )
+    differing = difference(known, embodiment)
+    if differing:
+        what, one, other = differing
+        raise UserError(
+            f"task {task} was prepared with other action bounds (card {embodiment.name}) than the policy's ({what} is "
+            f"{other} and {one}), so its targets mean other actions; prepare it with the card that the policy was "
+            "trained with, or leave it out by --tasks"
+        )
+    return policy.acting_as(known.name)
 
 
 def check_reads(folder: pathlib.Path, data_dir: pathlib.Path, tasks: Sequence[str]) -> None:
     """Refuses, before any work, a checkpoint that reads other tokens than the tasks hold."""
-    vocabulary = read_meta(folder)["vocabulary"]
-    known = vocabulary["sha256"] if vocabulary else "none"
+    vocabulary = read_spec(folder).vocabulary
+    known = vocabulary.sha256 if vocabulary else "none"
     for task in tasks:
         prepared = read_index(data_dir, task, SPLIT).vocabulary
         if prepared != known:
@@ -178,10 +196,34 @@ def check_reads(folder: pathlib.Path, data_dir: pathlib.Path, tasks: Sequence[st
             )
 
 
-def check_drives(folder: pathlib.Path, environments: EnvironmentSource) -> None:
-    """Refuses, before any work, a checkpoint whose actions are other numbers than the environment's."""
-    bins = read_meta(folder)["bins"]
-    if bins is not None:  # weights that know no robot are refused when they are asked to act
-        space = ActionBins.from_json(bins).space
-        where = f"environment {environments.name}"
-        check_actions(environments.spec, space.names, space.units, where, f"the policy {folder}")
+def check_drives(folder: pathlib.Path, environments: EnvironmentSource) -> str | None:
+    """Which of a checkpoint's embodiments an environment is, found before any work: the one of its action numbers.
+
+    Returns:
+      The embodiment's name; None for weights that know no robot, which are refused when they are asked to act.
+
+    Raises:
+      UserError: the checkpoint's actions are other numbers than the environment's, its cameras are not all there, or
+        several embodiments fit.
+    """
+    known = read_spec(folder).embodiments
+    spec, where = environments.spec, f"environment {environments.name}"
+    fitting = [
+        name
+        for name, embodiment in known.items()
+        if (embodiment.space.names, embodiment.space.units) == (spec.action_names, spec.action_units)
+    ]
+    if spec.embodiment:
+        if known and spec.embodiment not in known:
+            raise UserError(f"{where} is embodiment {spec.embodiment!r}, unknown to {folder}: {', '.join(known)}")
+        fitting = [name for name in known if name == spec.embodiment]
+    if len(fitting) > 1:
+        raise UserError(
+            f"{where}: the embodiments {', '.join(fitting)} of {folder} have its action numbers; say in its spec which "
+            "one it is: embodiment=..."
+        )
+    name = fitting[0] if fitting else next(iter(known), None)
+    if name is not None:
+        space = known[name].space
+        check_actions(spec, space.names, space.units, where, f"embodiment {name} of {folder}")
+    return name

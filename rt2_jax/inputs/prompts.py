@@ -8,18 +8,31 @@ from rt2_jax.errors import UserError
 from rt2_jax.tokens.action_text import ACTION_MARKER
 
 PLAN_MARKER = "Plan:"
+ROBOT = "robot"  # RT-2's word for it
 EXTRA_ID = "<extra_id_0>"
 MAX_CHARACTERS = 100_000  # of one field; tokenising more takes long, and no prompt_len holds it
 
 
-def robot_prompt(instruction: str) -> str:
-    """RT-2's robot VQA prompt; the target is the action string."""
-    return f"Q: what action should the robot take to {_field('instruction', instruction)}? A:"
+def robot_prompt(instruction: str, robot: str = ROBOT, state: str = "") -> str:
+    """RT-2's robot VQA prompt; the target is the action string.
+
+    Args:
+        instruction: what the robot is told.
+        robot: the words that name it (`Embodiment.robot`).
+        state: its own state as integers, written as an action string is; "" where the prompt has none.
+    """
+    asked = f"Q: what action should the {_field('robot', robot)} take to {_field('instruction', instruction)}?"
+    return f"{asked}{_stated(state)} A:"
 
 
-def plan_prompt(instruction: str) -> str:
-    """The chain-of-thought prompt (RT-2, section 4.4); the target is `plan_target`."""
-    return f"Instruction: {_field('instruction', instruction)}"
+def plan_prompt(instruction: str, robot: str = ROBOT, state: str = "") -> str:
+    """The chain-of-thought prompt (RT-2, section 4.4); the target is `plan_target`. Arguments as `robot_prompt`."""
+    told = "" if robot == ROBOT else f" for the {_field('robot', robot)}"
+    return f"Instruction{told}: {_field('instruction', instruction)}{_stated(state)}"
+
+
+def _stated(state: str) -> str:
+    return f" State: {_field('state', state)}" if state else ""
 
 
 def plan_target(plan: str, action: str) -> str:

@@ -3,10 +3,11 @@
 import pathlib
 from typing import Any
 
+from rt2_jax.bundle.spec import grammar_of
 from rt2_jax.bundle.store import LoadedBundle, load_bundle
 from rt2_jax.errors import UserError
 from rt2_jax.policy.policy import Policy, TextModel
-from rt2_jax.tokens.grammar import build_grammar, text_grammar
+from rt2_jax.tokens.grammar import text_grammar
 
 # Tokens of a prompt and of an answer by a model that was never told how long they are.
 PROMPT_LEN = ANSWER_LEN = 64
@@ -23,7 +24,7 @@ def make_policy(bundle: LoadedBundle, **sampling: Any) -> Policy:
     Raises:
       UserError: a model that was shown no robot.
     """
-    if bundle.bins is None:
+    if not bundle.embodiments:
         raise UserError(
             f"{bundle.path} holds pretrained weights that know no robot (rt2 sample --prompt asks them in text); "
             f"train from them: config.init_from = {bundle.path}"
@@ -32,11 +33,11 @@ def make_policy(bundle: LoadedBundle, **sampling: Any) -> Policy:
         backbone=bundle.backbone,
         params=bundle.params,
         vocabulary=bundle.vocabulary,
-        bins=bundle.bins,
-        grammar=build_grammar(bundle.vocabulary, bundle.bins.allowed),
-        image_size=bundle.meta["image_size"],
-        prompt_len=bundle.meta["prompt_len"],
-        plan_len=bundle.meta["target_len"],
+        embodiments=bundle.embodiments,
+        grammar=grammar_of(bundle.vocabulary, bundle.embodiments),
+        image_size=bundle.spec.model.image_size,
+        prompt_len=bundle.spec.prompt_len,
+        plan_len=bundle.spec.target_len,
         **sampling,
     )
 

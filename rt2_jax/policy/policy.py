@@ -1,20 +1,23 @@
 """Frame and instruction in, physical action out: the one path that evaluation and serving share."""
 
+import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
 
 from rt2_jax.actions.bins import ActionBins
+from rt2_jax.actions.embodiment import Embodiment
+from rt2_jax.bundle.spec import grammar_of
 from rt2_jax.errors import UserError
 from rt2_jax.inputs import prompts
 from rt2_jax.inputs.batch import prompt_tokens
 from rt2_jax.inputs.images import check_image, resize_image
 from rt2_jax.models.backbone import Backbone, Params
 from rt2_jax.policy.sampler import Sampler, Samples, make_sampler
-from rt2_jax.tokens.action_text import bins_of_tokens
-from rt2_jax.tokens.grammar import Grammar, build_grammar
+from rt2_jax.tokens.action_text import action_text, bins_of_tokens
+from rt2_jax.tokens.grammar import Grammar, mode_of
 from rt2_jax.tokens.vocabulary import Vocabulary
 
 PROMPTS = {"action": prompts.robot_prompt, "plan": prompts.plan_prompt}
@@ -22,17 +25,21 @@ PROMPTS = {"action": prompts.robot_prompt, "plan": prompts.plan_prompt}
 
 @dataclasses.dataclass(frozen=True)
 class PolicyOutput:
-    """One action a row.
+    """What to do, a row each; `k` is the embodiment's `chunk`.
 
     Attributes:
-        actions: float32[B, width], physical units (`ActionBins.decode`).
-        bins: int32[B, width].
+        actions: float32[B, width], physical units: what to do now, ``chunk[:, 0]``.
+        bins: int32[B, width], the integers of `actions`.
+        chunk: float32[B, k, width]: what to do now and in the k - 1 steps that follow.
+        chunk_bins: int32[B, k, width].
         text: what the model said: the action string, after its plan in plan mode.
         logprob: float32[B], see `Samples.logprob`.
     """
 
     actions: np.ndarray
     bins: np.ndarray
+    chunk: np.ndarray
+    chunk_bins: np.ndarray
     text: list[str]
     logprob: np.ndarray
 
@@ -142,7 +149,7 @@ class Policy(TextModel):
     """A text model with everything that turns its tokens into actions.
 
     Args:
-        bins: what it was trained with; the grammar is of its vocabulary and of these.
+        embodiments: what it was trained with, by name; the grammar is of its vocabulary and of these.
         plan_len: the most tokens of a plan with its action, EOS included.
         sampling: temperature, top_k and top_p; for these and the other arguments see `TextModel`.
 
@@ -155,7 +162,7 @@ class Policy(TextModel):
         backbone: Backbone,
         params: Params,
         vocabulary: Vocabulary,
-        bins: ActionBins,
+        embodiments: Mapping[str, Embodiment],
         grammar: Grammar,
         image_size: int,
         prompt_len: int,
@@ -163,44 +170,152 @@ class Policy(TextModel):
         **sampling: float,
     ):
         super().__init__(backbone, params, vocabulary, grammar, image_size, prompt_len, **sampling)
-        if build_grammar(vocabulary, bins.allowed).sha256 != grammar.sha256:
-            raise UserError("the grammar is not that of this vocabulary and these bins; build it from them")
-        self.bins = bins
-        self._max_len = {"action": grammar.min_len("action"), "plan": plan_len}
-        self._sampler("plan", plan_len)  # refuses a plan_len that holds no action now, not at the first frame
+        if grammar_of(vocabulary, embodiments).sha256 != grammar.sha256:
+            raise UserError("the grammar is not that of this vocabulary and these embodiments; build it from them")
+        for embodiment in embodiments.values():
+            if embodiment.num_images != backbone.config.num_images:
+                raise UserError(
+                    f"embodiment {embodiment.name} has {embodiment.num_images} images an example (cameras x history), "
+                    f"the model takes {backbone.config.num_images}; give them one number"
+                )
+        self.embodiments = dict(embodiments)
+        self._acting_as = next(iter(self.embodiments)) if len(self.embodiments) == 1 else None
+        self._plan_len = plan_len
+        for name in self.embodiments:
+            # Refuses a plan_len that holds no action now, not at the first frame.
+            self._sampler(mode_of("plan", self.embodiments, name), plan_len)
+
+    @property
+    def bins(self) -> ActionBins:
+        """Of the embodiment that it acts as; errors as `embodiment`."""
+        return self.embodiment().bins
+
+    def acting_as(self, name: str) -> "Policy":
+        """The same policy as one that acts for the embodiment `name` where none is named.
+
+        Raises:
+            UserError: an unknown name.
+        """
+        policy = copy.copy(self)
+        policy._acting_as = self.embodiment(name).name
+        return policy
+
+    def embodiment(self, name: str | None = None) -> Embodiment:
+        """The embodiment of that name; None is the only one there is, or the one that the policy acts as.
+
+        Raises:
+            UserError: an unknown name, or none where there are several.
+        """
+        known = ", ".join(self.embodiments)
+        name = self._acting_as if name is None else name
+        if name is None:
+            raise UserError(f"the model acts for {len(self.embodiments)} embodiments; name one of: {known}")
+        if name not in self.embodiments:
+            raise UserError(f"embodiment {name!r} is unknown to the model; choose of: {known}")
+        return self.embodiments[name]
 
     def act(
         self,
-        images: np.ndarray,
+        images: np.ndarray | Mapping[str, np.ndarray],
         instructions: Sequence[str],
         mode: str = "action",
         rng: jax.Array | None = None,
+        *,
+        embodiment: str | None = None,
+        states: np.ndarray | None = None,
     ) -> PolicyOutput:
-        """One action for each frame (or stack of N frames) and instruction.
+        """What to do for each frame (or stack of N frames) and instruction.
 
         Args:
-            images: uint8[B, H, W, 3] or uint8[B, N, H, W, 3].
+            images: uint8[B, H, W, 3], or uint8[B, N, H, W, 3] with the oldest moment first and the cameras in the
+                card's order within each; or by camera, uint8[B, H, W, 3] or uint8[B, history, H, W, 3].
             instructions: B texts, e.g. ``"pick red cube"``.
             mode: ``"action"``, or ``"plan"`` to state a plan before the action (chain of thought).
             rng: a key; needed only when the temperature is not 0.
+            embodiment: whose action it is; needed only where the model knows several.
+            states: float32[B, its width], the robots' own state in the units of `Embodiment.proprioception`; needed
+                where there is one, and nowhere else.
 
         Raises:
-            UserError: another dtype or shape, a count that differs, an empty or too long instruction, an unknown mode.
+            UserError: another dtype or shape, a count that differs, an empty or too long instruction, an unknown mode,
+                embodiment or camera, or a state that is missing or has no use.
             FloatingPointError: the model's logits were not numbers, so that its actions mean nothing.
         """
         if mode not in PROMPTS:
             raise UserError(f"mode {mode!r} is unknown; choose one of {', '.join(PROMPTS)}")
-        texts = [PROMPTS[mode](instruction) for instruction in _texts(instructions)]
-        samples = self._sample(images, texts, mode, self._max_len[mode], rng)
+        robot = self.embodiment(embodiment)
+        told = _texts(instructions)
+        pairs = zip(told, self._stated(robot, states, len(told)), strict=True)
+        texts = [PROMPTS[mode](instruction, robot.robot, state) for instruction, state in pairs]
+        return self.act_on_prompts(images, texts, mode, rng, embodiment=robot.name)
+
+    def act_on_prompts(
+        self,
+        images: np.ndarray | Mapping[str, np.ndarray],
+        texts: Sequence[str],
+        mode: str = "action",
+        rng: jax.Array | None = None,
+        *,
+        embodiment: str | None = None,
+    ) -> PolicyOutput:
+        """As `act`, of prompts word for word, such as those of prepared data."""
+        if mode not in PROMPTS:
+            raise UserError(f"mode {mode!r} is unknown; choose one of {', '.join(PROMPTS)}")
+        robot, texts = self.embodiment(embodiment), _texts(texts)
+        images = _stacked(images, robot) if isinstance(images, Mapping) else images
+        in_grammar = mode_of(mode, self.embodiments, robot.name)
+        max_len = self._plan_len if mode == "plan" else self.grammar.min_len(in_grammar)
+        samples = self._sample(images, texts, in_grammar, max_len, rng)
         # The action stands just before EOS in both modes.
-        ends = samples.lengths[:, None] - 1 - self.bins.width + np.arange(self.bins.width)
+        ends = samples.lengths[:, None] - 1 - robot.num_integers + np.arange(robot.num_integers)
         bins = bins_of_tokens(self.vocabulary, np.take_along_axis(samples.tokens, ends, axis=1))
+        bins = bins.reshape(len(texts), robot.chunk, robot.bins.width)
+        chunk = robot.bins.decode(bins)
         return PolicyOutput(
-            actions=self.bins.decode(bins),
-            bins=bins,
+            actions=chunk[:, 0],
+            bins=bins[:, 0],
+            chunk=chunk,
+            chunk_bins=bins,
             text=[self.vocabulary.decode(row) for row in samples.tokens],
             logprob=samples.logprob,
         )
+
+    def _stated(self, robot: Embodiment, states: np.ndarray | None, count: int) -> list[str]:
+        """Each row's own state as the prompt has it."""
+        if (states is None) != (robot.proprioception is None):
+            has = "has proprioception, and no states are given; pass them" if states is None else (
+                "has no proprioception, and states are given; leave them out"
+            )  # fmt: skip
+            raise UserError(f"embodiment {robot.name} {has}")
+        if robot.proprioception is None:
+            return [""] * count
+        bins = robot.proprioception.encode(states)
+        if bins.shape != (count, robot.proprioception.width):
+            raise UserError(f"states: shape {list(bins.shape)}, needs [{count}, {robot.proprioception.width}]; reshape")
+        return [action_text(self.vocabulary, row) for row in bins]
+
+
+def _stacked(images: Mapping[str, np.ndarray], robot: Embodiment) -> np.ndarray:
+    """uint8[B, N, H, W, 3] of frames by camera: the oldest moment first, in each the cameras in the card's order."""
+    lacks = [camera for camera in robot.cameras if camera not in images]
+    unknown = [camera for camera in images if camera not in robot.cameras]
+    if lacks or unknown:
+        what = f"camera {lacks[0]!r} is missing" if lacks else f"camera {unknown[0]!r} is unknown"
+        raise UserError(f"images: {what}; embodiment {robot.name} has the cameras {', '.join(robot.cameras)}")
+    frames = []
+    for camera in robot.cameras:
+        rows = np.asarray(images[camera])
+        rows = rows[:, None] if rows.ndim == 4 else rows
+        if rows.ndim != 5 or rows.shape[1] != robot.history:
+            raise UserError(
+                f"images of camera {camera!r}: shape {list(rows.shape)}, needs [B, {robot.history}, H, W, 3] "
+                f"(history is {robot.history}); stack the frames"
+            )
+        frames.append(rows)
+    if len({rows.shape for rows in frames}) > 1:
+        shapes = ", ".join(f"{camera} {list(rows.shape)}" for camera, rows in zip(robot.cameras, frames, strict=True))
+        raise UserError(f"images: the cameras have other shapes ({shapes}); resize them to one")
+    return np.stack(frames, axis=2).reshape(len(frames[0]), robot.num_images, *frames[0].shape[2:])
 
 
 def _texts(texts: Sequence[str]) -> list[str]:

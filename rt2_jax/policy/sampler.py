@@ -13,7 +13,7 @@ import numpy as np
 
 from rt2_jax.errors import UserError
 from rt2_jax.models.backbone import Backbone, Params
-from rt2_jax.tokens.grammar import FORBIDDEN, MODES, Grammar
+from rt2_jax.tokens.grammar import FORBIDDEN, Grammar
 from rt2_jax.tokens.vocabulary import Vocabulary
 
 # A forbidden token's logit: finite, so that no sum or difference of logits makes NaN, and below every allowed one's.
@@ -49,7 +49,7 @@ def make_sampler(
     temperature: float = 0.0,
     top_k: int = 0,
     top_p: float = 1.0,
-    modes: tuple[str, ...] = MODES,
+    modes: tuple[str, ...] | None = None,
 ) -> Sampler:
     """A jitted ``sample(params, images, prompt, start_state, rng) -> Samples``.
 
@@ -64,7 +64,7 @@ def make_sampler(
         temperature: 0 takes the likeliest token; else logits are divided by it.
         top_k: 0, or keep the k likeliest tokens.
         top_p: keep the likeliest tokens whose probabilities first sum to it.
-        modes: the modes that rows will start in; `max_len` must fit them all.
+        modes: the modes that rows will start in, None for all of the grammar; `max_len` must fit them all.
 
     Raises:
         UserError: a value outside its limits; or, when called, a model whose vocabulary size is not the grammar's.
@@ -75,7 +75,7 @@ def make_sampler(
         raise UserError(f"top_k is {top_k}; choose 0 (all tokens) or more")
     if not 0.0 < top_p <= 1.0:
         raise UserError(f"top_p is {top_p}; choose a value in (0, 1]")
-    for mode in modes:
+    for mode in grammar.start if modes is None else modes:
         if max_len < grammar.min_len(mode):
             raise UserError(f"max_len is {max_len}, mode {mode!r} needs at least {grammar.min_len(mode)}; raise it")
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rt2_jax.evaluate.action_metrics import TERMINATE
+from rt2_jax.actions.space import TERMINATE
 from rt2_jax.evaluate.results import Film
 from rt2_jax.inputs.prompts import ACTION_MARKER
 from rt2_jax.report import films as film_strips

@@ -39,9 +39,9 @@ def describe_checkpoint(bundle: LoadedBundle) -> Checkpoint:
     return Checkpoint(
         path=str(bundle.path),
         sha256=bundle.identity,
-        model=str(bundle.meta["model"]["name"]),
+        model=bundle.spec.model.name,
         parameters=sum(int(leaf.size) for leaf in jax.tree.leaves(bundle.params)),
-        step=bundle.meta["step"],
+        step=bundle.spec.step,
     )
 
 
@@ -112,7 +112,7 @@ def evaluate(
         if episodes:
             environments = opened.enter_context(contextlib.closing(open_environments(env)))
             jobs = closed_loop_jobs(environments.spec, splits, skills, episodes, seed, controls)
-            check_drives(pathlib.Path(checkpoint), environments)
+            robot = check_drives(pathlib.Path(checkpoint), environments)
         for folder in (checkpoint, *([] if reference is None else [reference])):
             check_reads(pathlib.Path(folder), data, held_out)
         if reference is not None:
@@ -121,21 +121,21 @@ def evaluate(
             check_file(pathlib.Path(out_dir) / name)
         bundle = load_bundle(checkpoint, verify=verify)
         described = describe_checkpoint(bundle)
-        if environments or bundle.bins:
+        if environments or bundle.embodiments:
             model = make_policy(bundle)
         else:
-            model = make_text_model(bundle, bundle.meta.get("prompt_len") or PROMPT_LEN)
-        max_len = bundle.meta.get("target_len") or ANSWER_LEN
+            model = make_text_model(bundle, bundle.spec.prompt_len or PROMPT_LEN)
+        max_len = bundle.spec.target_len or ANSWER_LEN
         runs: list[ClosedLoopResult] = []
         scores, web, before = [], [], None
         if data:
             scores, web = run_offline(model, data, held_out, examples, max_len, progress)
         if environments:
-            runs = [run_closed_loop(model, environments, jobs, mode, progress)]
+            runs = [run_closed_loop(model.acting_as(robot), environments, jobs, mode, progress)]
         if reference is not None:
             old = load_bundle(reference, verify=False)  # verified above
-            old_model = make_text_model(old, old.meta.get("prompt_len") or PROMPT_LEN)
-            old_len = old.meta.get("target_len") or ANSWER_LEN
+            old_model = make_text_model(old, old.spec.prompt_len or PROMPT_LEN)
+            old_len = old.spec.target_len or ANSWER_LEN
             _, old_web = run_offline(old_model, data, held_out, examples, old_len, progress, actions=False)
             before = (describe_checkpoint(old), old_web)
     provenance = Provenance(

@@ -1,10 +1,12 @@
 """What a model may say, token by token, compiled into a small table (RT-2, section 3.2, "output constraint").
 
-Three modes, told apart by their start state:
+Modes, told apart by their start state:
 
 * ``text``: any text token of the vocabulary, numerals included, then EOS.
-* ``action``: one allowed bin for each position, then EOS.
+* ``action``: one allowed integer for each position, then EOS.
 * ``plan``: any text, then the literal ``Action:``, then an action, then EOS.
+
+A model of several embodiments has the last two for each of them: ``action:NAME`` and ``plan:NAME`` (see `mode_of`).
 
 Tokens that behave alike share a class, so the table is states x classes, not states x vocabulary. A sampler holds one
 state a row. With n tokens left to emit, it may emit token t in state s if ``next_state[s, token_class[t]]`` is a state
@@ -15,7 +17,7 @@ always has an allowed token, and its EOS always comes in time.
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
@@ -23,7 +25,7 @@ from rt2_jax.errors import UserError
 from rt2_jax.tokens.action_text import ACTION_MARKER
 from rt2_jax.tokens.vocabulary import Vocabulary
 
-MODES = ("text", "action", "plan")
+MODES = ("action", "plan")
 FORBIDDEN = -1
 # What may stand before the marker; its tokens must be the same after each.
 _MARKER_CONTEXTS = ("pick red cube.", "x", "x)", "7", "7.", "Plan: a", "é")
@@ -39,7 +41,7 @@ class Grammar:
         steps_to_end: int32[S], the least number of tokens to the end, EOS included; 0 at `end`.
         start: the state in which each mode starts.
         end: the state after EOS; nothing follows. A padding row of a batch starts here.
-        action_width: bins in an action.
+        action_width: integers in an answer; of the longest where there are several embodiments.
     """
 
     token_class: np.ndarray
@@ -93,57 +95,80 @@ class Grammar:
         return state == self.end
 
 
-def build_grammar(vocabulary: Vocabulary, allowed_bins: np.ndarray) -> Grammar:
-    """Compiles the grammar of a vocabulary and an action space.
+def mode_of(mode: str, names: Collection[str], name: str) -> str:
+    """The grammar's mode in which the embodiment `name`, one of `names`, answers in "action" or "plan"."""
+    return mode if len(names) == 1 else f"{mode}:{name}"
+
+
+def build_grammar(vocabulary: Vocabulary, allowed: np.ndarray | Mapping[str, np.ndarray]) -> Grammar:
+    """Compiles the grammar of a vocabulary and the embodiments of a model.
 
     Args:
-        vocabulary: whose integers are the bins.
-        allowed_bins: bool[width, num_bins], which bins each position may take (`ActionBins.allowed`).
+        vocabulary: whose integers the actions are.
+        allowed: by embodiment, bool[positions, integers], which integers each position of an answer may take
+            (`Embodiment.allowed`); the array alone where there is one embodiment.
 
     Raises:
         UserError: the vocabulary has no one way to write ``Action:``.
-        ValueError: `allowed_bins` has another shape or a position without any bin.
+        ValueError: an array has another shape or a position without any integer.
     """
-    allowed_bins = np.asarray(allowed_bins, bool)
-    if allowed_bins.ndim != 2 or allowed_bins.shape[1] > len(vocabulary.integer_ids) or not allowed_bins.any(1).all():
-        raise ValueError(f"allowed_bins is {allowed_bins.shape}, needs [width, <= 256] with a bin for every position")
-    width, num_bins = allowed_bins.shape
+    if not isinstance(allowed, Mapping):
+        allowed = {"": allowed}
+    tables = {name: np.asarray(table, bool) for name, table in sorted(allowed.items())}
+    for table in tables.values():
+        if table.ndim != 2 or table.shape[1] > len(vocabulary.integer_ids) or not table.any(1).all():
+            raise ValueError(f"allowed is {table.shape}, needs [positions, <= 256] with an integer for every position")
     marker = marker_tokens(vocabulary)
 
     # What each token is: column 0 text, 1 EOS, 2.. which positions it may fill, last: its place among marker tokens.
-    traits = np.zeros((vocabulary.size, width + 3), np.int32)
+    # Positions that may take the same integers share a column.
+    rows = [_padded(row, len(vocabulary.integer_ids)) for table in tables.values() for row in table]
+    columns = {row: number for number, row in enumerate(dict.fromkeys(row.tobytes() for row in rows))}
+    distinct = np.stack([np.frombuffer(row, bool) for row in columns])
+    traits = np.zeros((vocabulary.size, len(columns) + 3), np.int32)
     traits[vocabulary.text_ids, 0] = 1
     traits[vocabulary.eos_id, 1] = 1
-    traits[vocabulary.integer_ids[:num_bins], 2 : 2 + width] = allowed_bins.T
+    traits[vocabulary.integer_ids, 2:-1] = distinct.T
     marker_kinds = sorted(set(marker))
     traits[marker_kinds, -1] = np.arange(1, len(marker_kinds) + 1)
     classes, token_class = np.unique(traits, axis=0, return_inverse=True)
     is_text, is_eos, fills, marker_kind = classes[:, 0] > 0, classes[:, 1] > 0, classes[:, 2:-1] > 0, classes[:, -1]
 
-    # States: text, one for each prefix of the marker, one for each position of the action, before EOS, end.
-    text, plan, action = 0, 1, 1 + len(marker)
-    before_eos, end = action + width, action + width + 1
+    # States: text; of each embodiment one for each prefix of the marker, one for each position of the action, and the
+    # one before EOS; end.
+    text, start = 0, {"text": 0}
+    end = 1 + sum(len(marker) + len(table) + 1 for table in tables.values())
     next_state = np.full((end + 1, len(classes)), FORBIDDEN, np.int32)
     next_state[text, is_text] = text
     next_state[text, is_eos] = end
     kind_of = {token: kind for kind, token in enumerate(marker_kinds, 1)}
-    for matched in range(len(marker)):
-        next_state[plan + matched, is_text] = plan
-        for token, kind in kind_of.items():
-            # Knuth-Morris-Pratt: a full match lands on plan + len(marker), the action's first position.
-            next_state[plan + matched, marker_kind == kind] = plan + _overlap(marker, [*marker[:matched], token])
-    for position in range(width):
-        next_state[action + position, fills[:, position]] = action + position + 1
-    next_state[before_eos, is_eos] = end
+    plan, positions = 1, iter(rows)
+    for name, table in tables.items():
+        action = plan + len(marker)
+        for matched in range(len(marker)):
+            next_state[plan + matched, is_text] = plan
+            for token, kind in kind_of.items():
+                # Knuth-Morris-Pratt: a full match lands on plan + len(marker), the action's first position.
+                next_state[plan + matched, marker_kind == kind] = plan + _overlap(marker, [*marker[:matched], token])
+        for position in range(len(table)):
+            filling = fills[:, columns[next(positions).tobytes()]]
+            next_state[action + position, filling] = action + position + 1
+        next_state[action + len(table), is_eos] = end
+        start |= {mode_of("action", tables, name): action, mode_of("plan", tables, name): plan}
+        plan = action + len(table) + 1
 
     return Grammar(
         token_class=token_class.reshape(-1).astype(np.int32),
         next_state=next_state,
         steps_to_end=_steps_to_end(next_state, end),
-        start={"text": text, "action": action, "plan": plan},
+        start=start,
         end=end,
-        action_width=width,
+        action_width=max(map(len, tables.values())),
     )
+
+
+def _padded(row: np.ndarray, length: int) -> np.ndarray:
+    return np.pad(row, (0, length - len(row)))
 
 
 def text_grammar(vocabulary: Vocabulary) -> Grammar:

@@ -60,7 +60,7 @@ class Checkpoints:
 
     Args:
         run_dir: they go to ``<run_dir>/checkpoints/<step>/{params,opt_state,progress}``.
-        meta: the run's bundle metadata (see `bundle.bundle_meta`): saved with each step, compared at restore.
+        meta: the content of the run's bundle.json (`BundleSpec.to_json`): saved with each step, compared at restore.
         keep: complete steps kept.
         facts: what else the progress of each step is to hold, as JSON values.
     """

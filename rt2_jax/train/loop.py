@@ -13,10 +13,10 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from rt2_jax.bundle.params import tree_bytes
-from rt2_jax.bundle.spec import bundle_meta, check_meta, write_meta
+from rt2_jax.bundle.spec import BundleSpec, bundle_spec, write_spec
 from rt2_jax.bundle.steps import CHECKPOINTS_DIR, step_identity
 from rt2_jax.data.reader import BatchReader, make_reader
-from rt2_jax.data.records import action_meaning
+from rt2_jax.data.records import read_embodiments
 from rt2_jax.errors import UserError
 from rt2_jax.files.disk import check_space, raise_if_disk_full
 from rt2_jax.files.writing import write_error, write_text
@@ -89,16 +89,17 @@ def _train(config: TrainConfig, folder: RunFolder, signals: StopSignals) -> int:
     data = Data(config, weights, program, vocabulary.sha256)
     data.check()
     check_space(workdir, tree_bytes((program.state.params, program.state.opt_state)))
-    card, bins = action_meaning(config.data_dir, weights) or (None, None)
+    embodiments = read_embodiments(config.data_dir, weights)
     lengths = {"prompt_len": config.prompt_len, "target_len": config.target_len}
-    meta = bundle_meta(model, vocabulary, card, bins, tasks=weights, **lengths)
+    spec = bundle_spec(model, vocabulary, embodiments, tasks=weights, **lengths)
+    meta = spec.to_json()
     facts = step_facts(config, weights)
     changes: Changes | None = {}
 
     def admit(step: int, saved: Mapping[str, Any]) -> None:
         nonlocal changes
-        check_meta(saved["bundle"], f"{workdir} at step {step}: its bundle")
-        check_meaning(saved, bins, f"{workdir} at step {step}")
+        stored = BundleSpec.from_json(saved["bundle"], f"{workdir} at step {step}: its bundle")
+        check_meaning(stored, embodiments, f"{workdir} at step {step}")
         changes = find_changes(saved, facts, meta)
         check_changes(changes or {}, config.may_change, f"{workdir} at step {step}")
 
@@ -109,7 +110,7 @@ def _train(config: TrainConfig, folder: RunFolder, signals: StopSignals) -> int:
         state, progress = restored or (fresh_state(config, program, backbone, vocabulary), Progress(0, 0))
         if is_first():
             write_text(workdir / "config.json", config.to_json())
-            write_meta(workdir, meta, vocabulary)
+            write_spec(workdir, spec, vocabulary)
             identity = step_identity(workdir / CHECKPOINTS_DIR / str(progress.step)) if restored else None
             record_start(workdir, progress.step, identity, changes)
             if changes is None:

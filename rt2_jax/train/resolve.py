@@ -5,14 +5,14 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from rt2_jax.bundle.spec import BUNDLE_FILE, read_meta
+from rt2_jax.bundle.spec import BUNDLE_FILE, read_spec
 from rt2_jax.data.mixtures import read_mixture
 from rt2_jax.errors import UserError
 from rt2_jax.models.config import ModelConfig
 from rt2_jax.models.sizes import SIZES, get_config
 from rt2_jax.tokens.vocabulary import Vocabulary
 from rt2_jax.train.config import TrainConfig
-from rt2_jax.typed import shown, shown_path
+from rt2_jax.typed import shown
 
 PREFIX_LM = "prefix_lm"
 # Fields of a model that something else decides, and what does.
@@ -76,5 +76,5 @@ def _sized(size: Any) -> ModelConfig:
         )
     # os.path's answer is no, where pathlib raises, for a name that is too long for the file system.
     if size not in SIZES and os.path.isfile(os.path.join(size, BUNDLE_FILE)):
-        return ModelConfig.from_json(read_meta(size).get("model"), shown_path(os.path.join(size, BUNDLE_FILE)), "model")
+        return read_spec(size).model
     return get_config(size)

@@ -5,14 +5,14 @@ vocabulary's path, a mixture's or model's name) is compared by what they stand f
 """
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rt2_jax.actions.bins import ActionBins
+from rt2_jax.actions.embodiment import Embodiment, difference
+from rt2_jax.bundle.spec import BundleSpec
 from rt2_jax.bundle.steps import SEALED_FORMAT
-from rt2_jax.data.records import bins_difference, read_index
+from rt2_jax.data.records import read_index
 from rt2_jax.errors import UserError
 from rt2_jax.models.config import ModelConfig
 from rt2_jax.train.config import CHANGEABLE, TrainConfig
@@ -100,18 +100,19 @@ def check_changes(changes: Mapping[str, tuple[Any, Any]], may_change: Iterable[s
     )
 
 
-def check_meaning(saved: Mapping[str, Any], bins: ActionBins | None, where: str) -> None:
+def check_meaning(saved: BundleSpec, embodiments: Mapping[str, Embodiment], where: str) -> None:
     """Raises a UserError when the data's integers mean other actions than those that a step was trained on."""
-    if bins is None:
-        return
-    stored = saved["bundle"].get("bins")
-    differing = bins_difference(stored and ActionBins.from_json(stored, where, "bins"), bins)
-    if differing:
-        what, old, new = differing
-        raise UserError(
-            f"{where} was trained with actions of which {what} is {old}, in the prepared data it is {new}; prepare "
-            "them with the card that the run began with, or choose a new workdir"
-        )
+    for name, now in embodiments.items():
+        # One that comes or goes is told by the mixture; of a step with a single one the name may be another.
+        then = next(iter(saved.embodiments.values()), None) if len(saved.embodiments) <= 1 else None
+        then = saved.embodiments.get(name, then if len(embodiments) == 1 else now)
+        differing = difference(then, now)
+        if differing:
+            what, old, new = differing
+            raise UserError(
+                f"{where} was trained with actions of {name} of which {what} is {old}, in the prepared data it is "
+                f"{new}; prepare them with the card that the run began with, or choose a new workdir"
+            )
 
 
 def _allowed(name: str, may_change: Iterable[str]) -> bool:
@@ -132,15 +133,16 @@ def _fields(config: Mapping[str, Any], data: Mapping[str, Any], meta: Mapping[st
 def _data_facts(data_dir: str, task: str) -> dict[str, Any]:
     """What a task's training data are, wherever they lie."""
     index = read_index(data_dir, task, "train")
-    bins = index.bins and hashlib.sha256(json.dumps(index.bins.to_json(), sort_keys=True).encode()).hexdigest()
+    embodiment = index.embodiment
     return {
         "num_examples": index.num_examples,
         "source": index.source,
         "vocabulary": index.vocabulary,
         "image_size": index.image_size,
         "num_images": index.num_images,
-        "card": index.card and index.card.name,
-        "bins": bins,
+        # The words of the first releases, whose steps must still be known again.
+        "card": embodiment and embodiment.name,
+        "bins": embodiment and embodiment.sha256,
     }
 
 

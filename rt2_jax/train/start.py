@@ -8,12 +8,12 @@ import jax
 import numpy as np
 
 from rt2_jax.bundle.params import restore_params
-from rt2_jax.bundle.spec import check_vocabulary, read_meta
+from rt2_jax.bundle.spec import check_vocabulary, read_spec
 from rt2_jax.bundle.store import Opened, open_folder
 from rt2_jax.errors import UserError
 from rt2_jax.files.manifest import find_damage, read_manifest, shares
 from rt2_jax.models.backbone import Backbone
-from rt2_jax.models.config import LoraConfig, ModelConfig
+from rt2_jax.models.config import LoraConfig
 from rt2_jax.tokens.vocabulary import Vocabulary
 from rt2_jax.train.config import TrainConfig
 from rt2_jax.train.hosts import agree
@@ -45,9 +45,9 @@ def _params_from(
     source: pathlib.Path, program: Program, backbone: Backbone, vocabulary: Vocabulary, rng: jax.Array
 ) -> Any:
     """The parameters of a bundle or run; the adapters that it lacks are drawn."""
-    check_vocabulary(read_meta(source), vocabulary.sha256, "this run")
+    check_vocabulary(read_spec(source), vocabulary.sha256, "this run")
     opened = _opened(source)
-    found, wanted = ModelConfig.from_json(opened.meta["model"]).lora, backbone.config.lora
+    found, wanted = opened.spec.model.lora, backbone.config.lora
     if found not in (None, wanted):
         raise UserError(
             f"init_from {source} has {_told(found)}, this run has {_told(wanted)}; give it the same, or merge them: "

@@ -129,7 +129,7 @@ def _fault(folder: pathlib.Path) -> str | None:
     """Why a bundle or run cannot be read, its weights aside."""
     try:
         opened = open_folder(folder, verify=False)
-        if opened.meta["vocabulary"] is not None:
+        if opened.spec.vocabulary is not None:
             read_meaning(opened)
         if opened.step is not None:
             _check_config(folder, read_progress(folder / CHECKPOINTS_DIR / str(opened.step)))

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from rt2_jax.actions import ARM, ActionBins, arm_space
+from rt2_jax.actions import ARM, ActionBins, ActionSpace, arm_space
 from rt2_jax.errors import UserError
 
 # A busy machine is no failure.
@@ -164,3 +164,80 @@ def test_json_round_trip():
         ActionBins.from_json({key: value for key, value in bins.to_json().items() if key != "decoding"})
     with pytest.raises(UserError, match="action bins: holds a list"):
         ActionBins.from_json([])
+
+
+NAMES = st.text("abcdef", min_size=1, max_size=4)
+
+
+@st.composite
+def any_bins(draw):
+    """Bins of any space: any width, kinds, counts, and places in 0..255."""
+    width = draw(st.integers(1, 9))
+    kinds = [draw(st.sampled_from(["continuous", "binary"])) for _ in range(width)]
+    ends = draw(st.none() | st.integers(0, width - 1))
+    low = [draw(st.floats(-100, 100, width=32)) for _ in range(width)]
+    size = [draw(st.floats(0.015625, 100, width=32)) for _ in range(width)]
+    high = [start + length for start, length in zip(low, size, strict=True)]
+    if ends is not None:
+        kinds[ends], low[ends], high[ends] = "terminate", 0.0, 1.0
+    names = [f"d{number}" for number in range(width)]
+    space = ActionSpace(tuple(names), tuple(low), tuple(high), ("m",) * width, tuple(kinds))
+    num_bins = draw(st.integers(2, 256))
+    pair = draw(st.permutations(range(min(num_bins, 5))))[:2]
+    first = draw(st.integers(0, min(254, 256 - num_bins)))
+    return ActionBins(space, num_bins, continue_token=pair[0], terminate_token=pair[1], first=first)
+
+
+@PATIENT
+@given(any_bins(), st.data())
+def test_any_space_comes_back_within_half_a_bin(bins, data):
+    space = bins.space
+    low, high = np.asarray(space.low), np.asarray(space.high)
+    unit = data.draw(hnp.arrays(np.float64, (4, space.width), elements=st.floats(0, 1)))
+    two = np.asarray([kind != "continuous" for kind in space.kinds])
+    unit = np.where(two, np.round(unit), unit)
+    action = low + unit * (high - low)
+    integers = bins.encode(action)
+    assert integers.dtype == np.int32 and integers.min() >= bins.first
+    assert bins.allowed[np.arange(space.width), integers].all()
+    decoded = bins.decode(integers)
+    error = np.abs(decoded - action)
+    assert (error[:, ~two] <= bins.bin_size[~two] / 2 + 1e-4).all() and (error[:, two] <= 1e-4).all()
+    np.testing.assert_array_equal(bins.encode(decoded), integers)
+    assert ActionBins.from_json(bins.to_json()) == bins
+
+
+@PATIENT
+@given(any_bins())
+def test_a_position_takes_two_integers_or_all_of_the_range(bins):
+    assert bins.allowed.shape == (bins.width, bins.first + bins.num_bins) and not bins.allowed[:, : bins.first].any()
+    counts = bins.allowed.sum(1)
+    for kind, count in zip(bins.space.kinds, counts, strict=True):
+        assert count == (bins.num_bins if kind == "continuous" else 2)
+    if bins.first:
+        with pytest.raises(UserError, match=r"the limit is"):
+            bins.decode(np.full(bins.width, bins.first - 1))
+
+
+def test_language_tables_integers():
+    """RT-2 wrote -10 to 10 where these are 0 to 20, or 118 to 138."""
+    space = ActionSpace(("dx", "dy"), (-0.105, -0.105), (0.105, 0.105), ("m", "m"))
+    for first in (0, 118):
+        bins = ActionBins(space, num_bins=21, first=first)
+        np.testing.assert_array_equal(
+            bins.encode(np.array([[-0.1, 0.0], [0.1, 0.03]])), first + np.array([[0, 10], [20, 13]])
+        )
+        np.testing.assert_allclose(
+            bins.decode(first + np.array([[0, 10], [20, 13]])), [[-0.1, 0], [0.1, 0.03]], atol=1e-7
+        )
+    with pytest.raises(UserError, match="21 bins from 240 end at 260, the vocabulary's integers at 255"):
+        ActionBins(space, num_bins=21, first=240)
+
+
+def test_a_binary_dimension_is_one_of_two_values():
+    space = ActionSpace(("dx", "open"), (-1.0, 0.0), (1.0, 0.08), ("m", "m"), ("continuous", "binary"))
+    bins = ActionBins(space, num_bins=100, first=50)
+    np.testing.assert_array_equal(bins.encode(np.array([[0.0, 0.03], [0.0, 0.05]]))[:, 1], [50, 149])
+    np.testing.assert_allclose(bins.decode(np.array([[60, 50], [60, 149]]))[:, 1], [0.0, 0.08])
+    with pytest.raises(UserError, match="70 in dimension 'open' at .*, the limit is 50 or 149"):
+        bins.decode(np.array([60, 70]))

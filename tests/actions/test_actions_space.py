@@ -23,7 +23,7 @@ def test_json_round_trip():
     ("change", "named"),
     [
         ({"low": (0.0,)}, "1 low"),
-        ({"names": ("dx", *ARM.names[1:])}, "terminate"),
+        ({"names": ("dx", *ARM.names[1:])}, "two dimensions are named 'dx'"),
         ({"high": (1.0, -1.0, *ARM.high[2:])}, "'dx'"),
         ({"high": (*ARM.high[:7], math.nan)}, r"high\[7\] is nan, allowed"),
         ({"low": (*ARM.low[:7], -math.inf)}, r"low\[7\] is -inf, allowed"),
@@ -50,3 +50,37 @@ def test_malformed_json_is_refused():
     for wrong in (None, [], "space"):
         with pytest.raises(UserError, match="action space: holds a"):
             ActionSpace.from_json(wrong)
+
+
+def test_terminate_need_not_be_first_nor_there_at_all():
+    fields = {"low": (-1.0, 0.0), "high": (1.0, 1.0), "units": ("m", "flag")}
+    last = ActionSpace(names=("dx", "terminate"), **fields)
+    assert last.kinds == ("continuous", "terminate") and last.terminate == 1
+    done = ActionSpace(names=("dx", "done"), kinds=("continuous", "terminate"), **fields)
+    assert done.terminate == 1 and ActionSpace.from_json(done.to_json()) == done
+    assert ActionSpace(("dx",), (-1.0,), (1.0,), ("m",)).terminate is None
+    assert ARM.kinds == ("terminate", *["continuous"] * 7)
+
+
+def test_a_space_whose_kinds_are_told_by_its_names_is_written_as_ever():
+    assert set(ARM.to_json()) == {"names", "low", "high", "units"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"names": (), "low": (), "high": (), "units": ()}, "at least one dimension"),
+        ({"kinds": ("continuous",)}, "2 units, 1 kinds"),
+        ({"kinds": ("continuous", "knob")}, r"kinds\[1\] is 'knob'; allowed: continuous, binary, terminate"),
+        ({"kinds": ("terminate", "terminate")}, "two dimensions are of the kind 'terminate'"),
+        (
+            {"kinds": ("terminate", "binary")},
+            r"'a' is of the kind 'terminate' with bounds \[-1.0, 1.0\]; give \[0, 1\]",
+        ),
+        ({"names": ("a", "a")}, "two dimensions are named 'a'"),
+    ],
+)
+def test_a_space_that_cannot_be_is_refused(fields, named):
+    good = {"names": ("a", "b"), "low": (-1.0, 0.0), "high": (1.0, 1.0), "units": ("m", "flag")}
+    with pytest.raises(UserError, match=named):
+        ActionSpace(**(good | fields))

@@ -9,7 +9,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict
 
-from rt2_jax.bundle.spec import pretrained_meta, write_meta
+from rt2_jax.bundle.spec import pretrained_spec, write_spec
 from rt2_jax.bundle.steps import COMMIT_FILE, PARAMS_DIR
 from rt2_jax.bundle.store import PRETRAINED_KIND, open_folder
 from rt2_jax.convert.params_folder import ParamsReader
@@ -52,7 +52,7 @@ def native_folder(path: pathlib.Path, config: ModelConfig, dtype: str = "float32
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save((path / PARAMS_DIR).resolve(), params)
     (path / PARAMS_DIR / COMMIT_FILE).write_text("complete\n")
-    write_meta(path, pretrained_meta(config, None, []), None)
+    write_spec(path, pretrained_spec(config, None, []), None)
     seal(path, PRETRAINED_KIND)
     return path
 

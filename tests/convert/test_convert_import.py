@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from rt2_jax.bundle.spec import read_meta
+from rt2_jax.bundle.spec import read_spec
 from rt2_jax.bundle.store import load_bundle, load_model, open_folder
 from rt2_jax.convert.exporter import export_weights
 from rt2_jax.convert.importer import import_weights
@@ -19,7 +19,7 @@ from rt2_jax.convert.params_folder import CHUNK_BYTES, chunk_shape
 from rt2_jax.convert.plan import parse_setting
 from rt2_jax.convert.resample import resample_positions
 from rt2_jax.errors import UserError
-from rt2_jax.models import ModelConfig, make_backbone
+from rt2_jax.models import make_backbone
 from rt2_jax.policy.load import make_policy
 from rt2_jax.tokens import Vocabulary
 from rt2_jax.tokens.adapt import adapt_vocabulary
@@ -65,7 +65,7 @@ def test_a_tower_and_a_language_model_that_never_met(t5, siglip, tmp_path):
     np.testing.assert_array_equal(kernel, fresh["image_projection"]["kernel"])
     params = load_model(open_folder(tmp_path / "out"))[1]
     assert all(isinstance(leaf, jax.Array) and leaf.dtype == np.float32 for leaf in jax.tree.leaves(params))
-    config = ModelConfig.from_json(read_meta(tmp_path / "out")["model"])
+    config = read_spec(tmp_path / "out").model
     assert (config.num_images, config.image_size, config.tokens_per_image) == (1, 16, 16)
 
 
@@ -114,7 +114,7 @@ def test_a_longer_vocabulary_extends_both_tables(tmp_path):
     assert [line.split(":")[0] for line in imported.new] == ["logits/kernel", "token_embedding/embedding"]
     assert "tokens 128 to 2303" in imported.new[0]
     assert (tmp_path / "out" / "vocabulary.model").read_bytes() == vocabulary.path.read_bytes()
-    assert read_meta(tmp_path / "out")["vocabulary"]["sha256"] == vocabulary.sha256
+    assert read_spec(tmp_path / "out").vocabulary.sha256 == vocabulary.sha256
 
 
 def test_a_shorter_vocabulary_is_refused(tmp_path):

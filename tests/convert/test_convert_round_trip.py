@@ -103,7 +103,7 @@ from tests.convert.models import flat, stored
 
 folder = pathlib.Path(sys.argv[1])
 opened = open_folder(folder)
-backbone = make_backbone(ModelConfig.from_json(opened.meta["model"]))
+backbone = make_backbone(opened.spec.model)
 mesh = make_mesh({"fsdp": 2, "tensor": 2})
 shapes = jax.eval_shape(backbone.init, jax.random.key(0))
 params = flat(load_model(opened, shardings(backbone.logical_axes(), mesh, shapes))[1])

@@ -6,17 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rt2_jax.actions import ActionBins, load_card
-from rt2_jax.data.frames import FramesRef
+from rt2_jax.actions import load_card
 from rt2_jax.data.records import (
     KIND,
-    PreparedIndex,
     Record,
-    action_meaning,
     decode_record,
     encode_record,
-    meaning_difference,
     prepared_tasks,
+    read_embodiments,
     read_index,
 )
 from rt2_jax.errors import UserError
@@ -66,7 +63,7 @@ def test_a_split_that_is_not_prepared_names_the_command(tmp_path, prepared):
         {"format": 1},
         {"files": 3},
         {"unknown": 1},
-        {"card": 5},
+        {"embodiment": 5},
         {"num_examples": "5"},
         {"num_examples": 4},
         {"num_examples": 10**39},
@@ -97,14 +94,14 @@ def test_a_damaged_or_foreign_index_is_refused(tmp_path, prepared, change, seale
 
 
 def test_bounds_changed_in_an_index_are_noticed(tmp_path, prepared):
-    prepared(tmp_path, "one", 5, **with_card(TABLETOP))
+    prepared(tmp_path, "one", 5, embodiment=TABLETOP)
     path = tmp_path / "prepared" / "one" / "train" / "index.json"
     text = path.read_text()
     path.write_text(text.replace("0.04", "0.09"))
     with pytest.raises(UserError, match=r"one/train: index.json has changed since it was written; run `rt2 data prep"):
-        action_meaning(tmp_path, ["one"])
+        read_embodiments(tmp_path, ["one"])
     path.write_text(text)
-    assert action_meaning(tmp_path, ["one"])[0] == TABLETOP
+    assert read_embodiments(tmp_path, ["one"]) == {"tabletop": TABLETOP}
 
 
 @pytest.mark.parametrize(
@@ -132,55 +129,46 @@ def test_what_a_killed_process_left_is_no_prepared_task(tmp_path, prepared):
     assert prepared_tasks(tmp_path) == ("one",)
 
 
-def with_card(card):
-    return {"card": card, "bins": ActionBins(card.space)}
-
-
-def test_the_meaning_of_a_mixture_is_that_of_its_robot_tasks(tmp_path, prepared):
-    prepared(tmp_path, "reach", 5, **with_card(FRACTAL))
+def test_the_embodiments_of_a_mixture_are_those_of_its_robot_tasks(tmp_path, prepared):
+    prepared(tmp_path, "reach", 5, embodiment=FRACTAL)
+    prepared(tmp_path, "push", 5, embodiment=TABLETOP)
     prepared(tmp_path, "name", 5)
-    assert action_meaning(tmp_path, ["name"]) is None
-    assert action_meaning(tmp_path, ["name", "reach"]) == (FRACTAL, ActionBins(FRACTAL.space))
-    assert read_index(tmp_path, "reach", "train").card == FRACTAL
+    assert read_embodiments(tmp_path, ["name"]) == {}
+    assert read_embodiments(tmp_path, ["name", "reach"]) == {FRACTAL.name: FRACTAL}
+    assert read_embodiments(tmp_path, ["reach", "push"]) == {FRACTAL.name: FRACTAL, "tabletop": TABLETOP}
+    assert read_index(tmp_path, "reach", "train").embodiment == FRACTAL
 
 
-def test_two_tasks_with_other_bounds_make_no_mixture(tmp_path, prepared):
-    prepared(tmp_path, "reach", 5, **with_card(TABLETOP))
-    prepared(tmp_path, "push", 5, **with_card(dataclasses.replace(TABLETOP, name="other", num_steps=7)))
-    assert action_meaning(tmp_path, ["reach", "push"])[0] == TABLETOP
-    prepared(tmp_path, "pick", 5, **with_card(FRACTAL))
-    match = r"task reach \(card tabletop\) and task pick \(card fractal.*: the lower bound of dx is -0.04 and -1.0;"
+def test_one_name_with_two_meanings_makes_no_mixture(tmp_path, prepared):
+    prepared(tmp_path, "reach", 5, embodiment=TABLETOP)
+    prepared(tmp_path, "push", 5, embodiment=dataclasses.replace(TABLETOP, description="told otherwise", num_steps=7))
+    assert read_embodiments(tmp_path, ["reach", "push"]) == {"tabletop": TABLETOP}
+    prepared(tmp_path, "pick", 5, embodiment=dataclasses.replace(FRACTAL, name="tabletop"))
+    match = (
+        "tasks reach and pick both call their embodiment tabletop, and mean different things by it: the lower bound of "
+        "dx is -0.04 and -1.0; prepare both with one card, or give one card another name"
+    )
     with pytest.raises(UserError, match=match):
-        action_meaning(tmp_path, ["reach", "pick"])
+        read_embodiments(tmp_path, ["reach", "pick"])
 
 
 def test_two_splits_with_other_bounds_are_no_task(tmp_path, prepared):
-    prepared(tmp_path, "reach", 5, **with_card(TABLETOP))
-    prepared(tmp_path, "reach", 5, "validation", **with_card(FRACTAL))
+    prepared(tmp_path, "reach", 5, embodiment=TABLETOP)
+    prepared(tmp_path, "reach", 5, "validation", embodiment=FRACTAL)
     for split, bounds in (("train", "-0.04 in train and -1.0 in"), ("validation", "-1.0 in validation and -0.04 in")):
         with pytest.raises(UserError, match=f"task reach: the lower bound of dx is {bounds} .*; run `rt2 data prep"):
-            action_meaning(tmp_path, ["reach"], split)
+            read_embodiments(tmp_path, ["reach"], split)
 
 
-def test_an_index_whose_card_and_bins_disagree_is_refused(tmp_path, prepared):
-    prepared(tmp_path, "one", 5, **with_card(TABLETOP))
+def test_an_embodiment_that_does_not_hash_to_what_was_written_is_refused(tmp_path, prepared):
+    prepared(tmp_path, "one", 5, embodiment=TABLETOP)
     path = tmp_path / "prepared" / "one" / "train" / "index.json"
     fields = json.loads(path.read_text())
-    fields["bins"]["space"]["high"][3] = 8.0
+    assert fields["embodiment"]["sha256"] == TABLETOP.sha256
+    fields["embodiment"]["card"]["bins"]["space"]["high"][3] = 8.0
     path.write_text(json.dumps(fields))
     seal(path.parent, KIND)
-    with pytest.raises(UserError, match="the upper bound of dz is 0.04 in its card, 8.0 in its bins; .*one space"):
+    with pytest.raises(
+        UserError, match=f"embodiment.card means .* to this release, {TABLETOP.sha256[:12]} was written; "
+    ):
         read_index(tmp_path, "one", "train")
-    with pytest.raises(UserError, match="give both, or neither"):
-        frames = (FramesRef("image", "frames/one/train/image", ""),)
-        PreparedIndex("one", "train", 0, (), "", 8, 1, 0, 0, frames=frames, card=TABLETOP)
-
-
-def test_a_differing_meaning_names_the_first_thing_that_differs():
-    pair = (TABLETOP, ActionBins(TABLETOP.space))
-    assert meaning_difference(pair, pair) is None
-    assert meaning_difference(pair, (None, None)) == ("dimensions", TABLETOP.space.names, None)
-    rt1 = (TABLETOP, ActionBins(TABLETOP.space, decoding="rt1"))
-    assert meaning_difference(pair, rt1) == ("decoding", "centre", "rt1")
-    described = (dataclasses.replace(TABLETOP, description="x"), pair[1])
-    assert meaning_difference(described, pair)[0] == "the card's description"

@@ -1,21 +1,27 @@
-"""docs/data.md, followed to the letter with a dataset that others wrote: what was recorded is what a robot would do."""
+"""docs/data.md, followed to the letter with datasets that others wrote: what was recorded is what a robot would do."""
 
+import dataclasses
+import json
 import pathlib
 import re
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from rt2_jax.actions import ActionBins
+from rt2_jax.actions import load_card
+from rt2_jax.bundle.store import load_bundle
 from rt2_jax.cli import main
 from rt2_jax.data.reader import PreparedSplit
-from rt2_jax.data.records import action_meaning, read_index
+from rt2_jax.data.records import read_embodiments, read_index
 from rt2_jax.inputs.images import encode_jpeg
-from rt2_jax.tokens import Vocabulary
-from rt2_jax.tokens.action_text import parse_action_text
+from rt2_jax.policy.load import make_policy
+from rt2_jax.train.config import make_config
+from rt2_jax.train.loop import train
 
 DOC = pathlib.Path(__file__).resolve().parents[2] / "docs" / "data.md"
 HEIGHT, WIDTH = 24, 32
@@ -73,6 +79,44 @@ def episode(rng, number):
     return {"steps": steps}
 
 
+def pusher_features():
+    """language_table 0.0.1, with smaller frames."""
+    tensor, scalar = tfds.features.Tensor, tfds.features.Scalar
+    observation = {
+        "rgb": tfds.features.Image(shape=(HEIGHT, WIDTH, 3), dtype=np.uint8, encoding_format="jpeg"),
+        "instruction": tensor(shape=(512,), dtype=np.int32),
+        "effector_translation": tensor(shape=(2,), dtype=np.float32),
+        "effector_target_translation": tensor(shape=(2,), dtype=np.float32),
+    }
+    flags = {name: scalar(dtype=np.bool_) for name in ("is_first", "is_last", "is_terminal")}
+    action = tensor(shape=(2,), dtype=np.float32)
+    step = {"observation": observation, "action": action, "reward": scalar(dtype=np.float32), **flags}
+    return tfds.features.FeaturesDict({"steps": tfds.features.Dataset(step)})
+
+
+def pusher_episode(rng, number):
+    codes = np.zeros(512, np.int32)
+    told = f"push the moon to the star {number}"
+    codes[: len(told)] = [ord(char) for char in told]
+    steps = [
+        {
+            "observation": {
+                "rgb": rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8),
+                "instruction": codes,
+                "effector_translation": np.zeros(2, np.float32),
+                "effector_target_translation": np.zeros(2, np.float32),
+            },
+            "action": rng.uniform(-0.11, 0.11, 2).astype(np.float32),
+            "reward": np.float32(0),
+            "is_first": step == 0,
+            "is_last": step == STEPS - 1,
+            "is_terminal": False,
+        }
+        for step in range(STEPS)
+    ]
+    return {"steps": steps}
+
+
 def write_tfds(folder, name, split_examples, wanted):
     """A dataset as TFDS itself writes it: nothing of this package."""
     folder.mkdir(parents=True)
@@ -99,6 +143,8 @@ def bridge(tmp_path):
     rng = np.random.default_rng(0)
     episodes = [episode(rng, number) for number in range(EPISODES)]
     write_tfds(tmp_path / "bridge" / "0.1.0", "bridge", {"train": episodes}, features())
+    pushes = [pusher_episode(rng, number) for number in range(EPISODES)]
+    write_tfds(tmp_path / "language_table" / "0.0.1", "language_table", {"train": pushes}, pusher_features())
     photos = tfds.features.FeaturesDict(
         {
             "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
@@ -112,7 +158,7 @@ def bridge(tmp_path):
         {"train": [{"image": tf.io.decode_jpeg(frame).numpy(), "captions": [{"text": "a dog"}]}]},
         photos,
     )
-    return tmp_path, episodes
+    return tmp_path, episodes, pushes
 
 
 def recorded(episodes):
@@ -130,30 +176,106 @@ def recorded(episodes):
     return np.array(rows, np.float32)
 
 
-def test_what_the_documentation_says_gives_back_the_recorded_actions(bridge, monkeypatch):
-    data, episodes = bridge
+class Scripted:
+    """A model that says the tokens which it is given for parameters, a row each."""
+
+    def __init__(self, config):
+        self.config = config
+
+    def prefill(self, params, images, prompt, max_len):
+        return self._logits(params, 0), ()
+
+    def decode_step(self, params, cache, token, index):
+        return self._logits(params, index + 1), cache
+
+    def _logits(self, params, index):
+        return jax.nn.one_hot(params[:, jnp.minimum(index, params.shape[1] - 1)], self.config.vocab_size)
+
+
+@pytest.fixture
+def prepared(bridge, monkeypatch):
+    """The folder and the datasets, once the documentation has been followed."""
+    data, *datasets = bridge
     text = DOC.read_text(encoding="utf-8")
     (data / "my_tasks.py").write_text("\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)))
+    (data / "cards").mkdir()
+    (data / "cards" / "pusher.json").write_text(re.search(r"```json\n(.*?)```", text, re.DOTALL).group(1))
     monkeypatch.syspath_prepend(data)
     monkeypatch.delitem(sys.modules, "my_tasks", raising=False)
     command = re.search(r"`rt2 (data prepare --data DATA --task-modules my_tasks [^`]*)`", text).group(1)
     assert main([str(data) if word == "DATA" else word for word in command.split()]) == 0
+    mixture = re.search(r"`({[^`]*})`\s+as the mixture", text).group(1)
+    return data, *datasets, json.loads(mixture)
 
-    card = sys.modules["my_tasks"].CARD
-    assert action_meaning(data, ["bridge_action", "photos_caption"]) == (card, ActionBins(card.space))
-    assert read_index(data, "photos_caption", "train").card is None
-    assert card.space.high[1:7] == (0.05,) * 3 + (0.25,) * 3
 
-    # What a policy does with the integers it decodes, with the bins that stand in the data.
-    bins, words = action_meaning(data, ["bridge_action"])[1], Vocabulary.load()
-    split = PreparedSplit(data, "bridge_action", "train")
-    targets = [words.decode(record.target) for record, _ in split.read(range(len(split)))]
-    decoded = bins.decode(np.stack([parse_action_text(words, target, bins.width) for target in targets]))
-    actions = recorded(episodes)
-    assert decoded.shape == actions.shape and len(actions) == EPISODES * (STEPS - 1)
-    low, high = np.asarray(card.space.low), np.asarray(card.space.high)
+MODEL = {
+    "size": "tiny",
+    "scan_unroll": False,
+    "vision": {"width": 8, "layers": 1, "heads": 1, "head_dim": 8, "mlp": 8, "patch_size": 48, "stem_widths": ()},
+    "text": {"width": 8, "encoder_layers": 1, "decoder_layers": 1, "heads": 1, "head_dim": 8, "mlp": 8},
+}
+
+
+def act_as_recorded(run, data, task, embodiment):
+    """(the policy's bins, its actions): what the run's policy does where its model says what the task's targets say."""
+    bundle, split = load_bundle(run), PreparedSplit(data, task, "train")
+    read = list(split.read(range(len(split))))
+    width = max(len(record.target) for record, _ in read)
+    script = np.stack([np.pad(record.target, (0, width - len(record.target))) for record, _ in read])
+    told = {bundle.vocabulary.decode(record.prompt) for record, _ in read}
+    fake = Scripted(bundle.backbone.config)
+    rows = 1 << (len(read) - 1).bit_length()
+    bundle = dataclasses.replace(bundle, backbone=fake, params=jnp.asarray(np.resize(script, (rows, width))))
+    policy = make_policy(bundle)
+    frames = np.stack([images for _, images in read])
+    prompts = [bundle.vocabulary.decode(record.prompt) for record, _ in read]
+    output = policy.act_on_prompts(frames, prompts, embodiment=embodiment)
+    return policy.embodiment(embodiment).bins, output.actions, told
+
+
+def check_within_half_a_bin(bins, decoded, actions):
+    low, high = np.asarray(bins.space.low), np.asarray(bins.space.high)
     outside = (actions < low) | (actions > high)
-    assert 0 < outside.sum() < outside.size / 2
-    np.testing.assert_array_equal(decoded[:, 0], actions[:, 0])
-    error = np.abs(decoded - np.clip(actions, low, high))[:, 1:]
-    assert (error <= bins.bin_size[1:] / 2 + 1e-6).all()
+    assert decoded.shape == actions.shape and 0 < outside.sum() < outside.size / 2
+    two = np.asarray(bins.space.kinds) != "continuous"
+    np.testing.assert_array_equal(decoded[:, two], actions[:, two])
+    error = np.abs(decoded - np.clip(actions, low, high))[:, ~two]
+    assert (error <= bins.bin_size[~two] / 2 + 1e-6).all()
+
+
+def test_what_the_documentation_says_gives_back_the_recorded_actions(prepared, tmp_path):
+    """From two datasets of other robots to one bundle whose policy does what was recorded, each in its own units."""
+    data, episodes, pushes, mixture = prepared
+    card, pusher = sys.modules["my_tasks"].BRIDGE, load_card(data / "cards" / "pusher.json")
+    robots = {"bridge": card, "language_table": pusher}
+    assert read_embodiments(data, mixture) == robots
+    assert read_index(data, "photos_caption", "train").embodiment is None
+    assert card.space.high[1:7] == (0.05,) * 3 + (0.25,) * 3 and pusher.space.width == 2
+
+    config = {
+        "data_dir": str(data), "mixture": mixture, "model": {**MODEL, "image_size": 96}, "steps": 1, "batch_size": 5,
+        "prompt_len": 40, "target_len": 12, "eval_every": 0,
+    }  # fmt: skip
+    run = tmp_path / "run"
+    assert train(make_config(config), run) == 0
+    assert load_bundle(run).embodiments == robots
+    logged = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {f"{task}/loss" for task in mixture} <= set(logged)
+
+    bins, decoded, told = act_as_recorded(run, data, "bridge_action", "bridge")
+    check_within_half_a_bin(bins, decoded, recorded(episodes))
+    assert "Q: what action should the robot take to put carrot on plate 2? A:" in told
+    bins, decoded, told = act_as_recorded(run, data, "pusher_action", "language_table")
+    pushed = np.array([step["action"] for one in pushes for step in one["steps"][:-1]])
+    check_within_half_a_bin(bins, decoded, pushed)
+    assert "Q: what action should the planar pusher take to push the moon to the star 0? A:" in told
+
+
+def test_a_card_that_changed_after_preparing_is_refused(prepared, capsys):
+    data = prepared[0]
+    path = data / "cards" / "pusher.json"
+    path.write_text(path.read_text().replace('"num_bins": 21', '"num_bins": 41'))
+    assert main(["data", "prepare", "--data", str(data), "--task-modules", "my_tasks", "--image-size", "96"]) != 0
+    assert "was prepared when num_bins was 21, now 41; run `rt2 data prepare" in " ".join(
+        capsys.readouterr().err.split()
+    )

@@ -5,7 +5,7 @@ import pytest
 
 from rt2_jax.actions import ActionBins
 from rt2_jax.actions.space import ActionSpace
-from rt2_jax.evaluate.action_metrics import dimension_kinds, score_dimensions
+from rt2_jax.evaluate.action_metrics import score_dimensions
 
 # A drone: no gripper, a flag in the middle, bounds that do not straddle zero.
 DRONE = ActionSpace(
@@ -13,6 +13,7 @@ DRONE = ActionSpace(
     low=(0.0, -2.0, 0.0, 1.0, -0.5),
     high=(1.0, 2.0, 1.0, 3.0, 0.5),
     units=("flag", "m/s", "flag", "m", "rad"),
+    kinds=("terminate", "continuous", "binary", "continuous", "continuous"),
 )
 
 
@@ -20,7 +21,6 @@ def test_each_dimension_is_scored_by_its_kind_in_its_unit():
     bins = ActionBins(DRONE)
     wanted = np.array([[1, 200, 255, 10, 128], [1, 128, 255, 20, 20], [0, 60, 0, 30, 250]], np.int32)
     decoded = wanted + np.array([[0, 2, 0, 1, 0], [0, 60, -255, 1, 0], [0, 100, 0, 1, 0]], np.int32)
-    assert dimension_kinds(DRONE) == ("terminate", "continuous", "binary", "continuous", "continuous")
     stop, vx, light, climb, yaw = score_dimensions(bins, wanted, decoded)
     assert (stop.recall, stop.precision, stop.unit, stop.mean_error) == (1.0, 1.0, "flag", None)
     assert (vx.unit, vx.token_accuracy, vx.recall) == ("m/s", 0.0, None)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rt2_jax.actions import ActionBins, load_card
+from rt2_jax.actions import Embodiment, load_card
 from rt2_jax.data.records import PreparedIndex, read_index
 from rt2_jax.data.writer import write_frames, write_split
 from rt2_jax.errors import UserError
@@ -29,14 +29,16 @@ class Oracle:
         self.table = {example.prompt: example.target for example in examples}
         self.sizes = []
 
-    def act(self, images, instructions, mode="action"):
+    def embodiment(self):
+        return Embodiment("arm", self.bins)
+
+    def act_on_prompts(self, images, prompts, mode="action"):
         self.sizes.append(len(images))
-        template = {"action": robot_prompt, "plan": plan_prompt}[mode]
-        texts = [self.table[template(instruction)] for instruction in instructions]
+        texts = [self.table[prompt] for prompt in prompts]
         bins = np.stack([parse_action_text(self.vocabulary, text.split("Action:")[-1], 8) for text in texts])
         bins[:, 1:3] += self.nudge
         output = self.fakes.acting(self.bins.decode(bins))
-        output.text = texts
+        output.text, output.chunk_bins = texts, output.bins[:, None]
         return output
 
     def answer(self, images, texts, max_len):
@@ -51,7 +53,7 @@ def action_examples(count, template=robot_prompt, target=lambda text: text):
         bins = rng.integers(10, 240, 8)
         bins[0] = int(index % 4 != 0)
         told = f"reach object {index}"
-        examples.append(Example(FRAME, template(told), target(action_text(VOCABULARY, bins)), told))
+        examples.append(Example(FRAME, template(told), target(action_text(VOCABULARY, bins))))
     return examples
 
 
@@ -89,8 +91,8 @@ def test_stops_that_are_missed_or_made_up(fakes):
     assert stopping == [0, 4]
 
     class Stubborn(Oracle):
-        def act(self, images, instructions, mode="action"):
-            output = super().act(images, instructions, mode)
+        def act_on_prompts(self, images, prompts, mode="action"):
+            output = super().act_on_prompts(images, prompts, mode)
             output.bins[:, 0] = 1
             # Stops once where it should, once where it should not.
             output.bins[[0, 1], 0] = 0
@@ -101,8 +103,8 @@ def test_stops_that_are_missed_or_made_up(fakes):
     assert stop.token_accuracy == pytest.approx(6 / 8)
 
     class Restless(Stubborn):
-        def act(self, images, instructions, mode="action"):
-            output = Oracle.act(self, images, instructions, mode)
+        def act_on_prompts(self, images, prompts, mode="action"):
+            output = Oracle.act_on_prompts(self, images, prompts, mode)
             output.bins[:, 0] = 1
             return output
 
@@ -139,8 +141,7 @@ def index_of(kind, **fields):
 
 
 def test_what_holds_actions_is_scored_as_actions_whatever_it_says():
-    card = load_card("tabletop")
-    meaning = {"card": card, "bins": ActionBins(card.space)}
+    meaning = {"embodiment": load_card("tabletop")}
     assert scored_as(index_of("action", **meaning)) == "action"
     assert scored_as(index_of("vqa", **meaning)) == "action"
     assert scored_as(index_of("plan", **meaning)) == "plan"

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from rt2_jax.actions import ActionBins, arm_space
+from rt2_jax.actions import ActionBins, Embodiment, arm_space
 from rt2_jax.tokens import Vocabulary, build_grammar
 
 
@@ -60,6 +60,7 @@ class Parts:
     vocabulary: Vocabulary
     bins: ActionBins
     grammar: object
+    embodiments: dict
     make_fake: type = FakeBackbone
 
 
@@ -67,4 +68,4 @@ class Parts:
 def parts():
     vocabulary = Vocabulary.load()
     bins = ActionBins(arm_space(0.04, 0.3))
-    return Parts(vocabulary, bins, build_grammar(vocabulary, bins.allowed))
+    return Parts(vocabulary, bins, build_grammar(vocabulary, bins.allowed), {"arm": Embodiment("arm", bins)})

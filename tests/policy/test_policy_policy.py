@@ -1,10 +1,12 @@
+import dataclasses
 import functools
 
 import jax
 import numpy as np
 import pytest
 
-from rt2_jax.actions import ARM, ActionBins
+from rt2_jax.actions import ARM, ActionBins, ActionSpace, Embodiment
+from rt2_jax.bundle.spec import grammar_of
 from rt2_jax.errors import UserError
 from rt2_jax.inputs.prompts import plan_target, robot_prompt
 from rt2_jax.models import EncoderDecoderConfig, ModelConfig, PrefixLmConfig, VitConfig, make_backbone
@@ -39,7 +41,8 @@ def make_policy(parts, text, num_images=1, **settings):
     script = (VOCABULARY.encode(text) + [EOS] * 40)[:40]
     fields = {"image_size": 8, "prompt_len": 32, "plan_len": 32} | settings
     poison = fields.pop("poison", 0)
-    return Policy(fake, fake.params([script], poison=poison), VOCABULARY, parts.bins, parts.grammar, **fields)
+    robots = {name: dataclasses.replace(one, history=num_images) for name, one in parts.embodiments.items()}
+    return Policy(fake, fake.params([script], poison=poison), VOCABULARY, robots, parts.grammar, **fields)
 
 
 @pytest.fixture(scope="module")
@@ -143,14 +146,14 @@ def test_parts_that_do_not_belong_together_are_refused(parts, tmp_path):
     fake = parts.make_fake(VOCABULARY.size)
     toy = type("Toy", (), {"size": 128})()
     with pytest.raises(UserError, match="grammar is of 2304 tokens"):
-        Policy(fake, {}, toy, parts.bins, parts.grammar, image_size=8, prompt_len=8)
+        Policy(fake, {}, toy, parts.embodiments, parts.grammar, image_size=8, prompt_len=8)
 
 
 def test_bins_whose_terminate_differs_from_the_grammars_are_refused(parts):
     fake = parts.make_fake(VOCABULARY.size)
-    bins = ActionBins(ARM, continue_token=7)
+    robots = {"arm": Embodiment("arm", ActionBins(ARM, continue_token=7))}
     with pytest.raises(UserError, match="grammar"):
-        Policy(fake, {}, VOCABULARY, bins, parts.grammar, image_size=8, prompt_len=8)
+        Policy(fake, {}, VOCABULARY, robots, parts.grammar, image_size=8, prompt_len=8)
 
 
 def test_logits_that_are_not_numbers_are_refused(parts):
@@ -187,7 +190,9 @@ def real_policy(parts, request):
     rng = np.random.default_rng(3)
     shapes = jax.eval_shape(backbone.init, jax.random.key(0))
     params = jax.tree.map(lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(leaf.dtype), shapes)
-    return Policy(backbone, params, VOCABULARY, parts.bins, parts.grammar, image_size=SIDE, prompt_len=24, plan_len=20)
+    return Policy(
+        backbone, params, VOCABULARY, parts.embodiments, parts.grammar, image_size=SIDE, prompt_len=24, plan_len=20
+    )
 
 
 def test_an_untrained_model_acts_validly(real_policy):
@@ -217,3 +222,98 @@ def test_cached_decoding_is_the_argmax_of_teacher_forced_logits(real_policy, par
         total += allowed.max(1) - np.log(np.exp(allowed).sum(1))
     np.testing.assert_allclose(samples.logprob, total, rtol=1e-3, atol=1e-3)
     assert (tokens[:, 8] == EOS).all()
+
+
+SPACE = ActionSpace(("dx", "dy"), (-0.1, -0.1), (0.1, 0.1), ("m", "m"))
+STATE = ActionBins(ActionSpace(("x", "y"), (0.0, 0.0), (1.0, 1.0), ("m", "m")), num_bins=10)
+PUSHER = Embodiment(
+    "pusher", ActionBins(SPACE, num_bins=21), robot="planar pusher", chunk=3, cameras=("top",), proprioception=STATE
+)
+CHUNK = [0, 10, 20, 13, 5, 5]
+
+
+@pytest.fixture(scope="module")
+def two(parts):
+    """A policy of two embodiments whose model wants to say the pusher's chunk, whoever asks."""
+    robots = {**parts.embodiments, "pusher": PUSHER}
+    fake = make_fake(parts.make_fake, 1)
+    script = (VOCABULARY.encode(" ".join(map(str, CHUNK))) + [EOS] * 40)[:40]
+    grammar = grammar_of(VOCABULARY, robots)
+    return Policy(fake, fake.params([script]), VOCABULARY, robots, grammar, image_size=8, prompt_len=32, plan_len=40)
+
+
+def test_each_embodiment_gets_actions_of_its_own(two, parts):
+    pushed = two.act(IMAGES, ["push it"] * 3, embodiment="pusher", states=np.full((3, 2), 0.5))
+    np.testing.assert_array_equal(pushed.chunk_bins, [[CHUNK[:2], CHUNK[2:4], CHUNK[4:]]] * 3)
+    assert pushed.chunk.shape == (3, 3, 2) and pushed.actions.shape == pushed.bins.shape == (3, 2)
+    np.testing.assert_array_equal(pushed.actions, PUSHER.bins.decode(pushed.bins))
+    np.testing.assert_array_equal(pushed.actions, pushed.chunk[:, 0])
+    # The arm's first number is terminate, its integer 0 or 1 whatever the model wants.
+    reached = two.act(IMAGES, ["pick red cube"] * 3, embodiment="arm")
+    assert reached.actions.shape == (3, 8) and reached.chunk.shape == (3, 1, 8)
+    assert parts.bins.allowed[np.arange(8), reached.bins].all()
+    as_arm = two.acting_as("arm")
+    assert as_arm.bins == parts.bins
+    np.testing.assert_array_equal(as_arm.act(IMAGES, ["pick red cube"] * 3).bins, reached.bins)
+
+
+def test_the_prompt_names_robot_and_state_as_prepared_data_do(two, monkeypatch):
+    asked = []
+    sample = two._sample
+    monkeypatch.setattr(
+        two, "_sample", lambda images, texts, *rest: asked.append(texts) or sample(images, texts, *rest)
+    )
+    states = np.array([[0.0, 0.05], [0.5, 0.95], [1.0, 1.0]])
+    two.act(IMAGES, ["push it"] * 3, embodiment="pusher", states=states)
+    assert asked[0][1] == robot_prompt("push it", "planar pusher", "5 9")
+    assert asked[0][1] == "Q: what action should the planar pusher take to push it? State: 5 9 A:"
+    two.act(IMAGES, ["push it"] * 3, "plan", embodiment="pusher", states=states)
+    assert asked[1][0] == "Instruction for the planar pusher: push it State: 0 0"
+    two.act(IMAGES, ["pick it"] * 3, embodiment="arm")
+    assert asked[2][0] == "Q: what action should the robot take to pick it? A:"
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({}, "acts for 2 embodiments; name one of: arm, pusher"),
+        ({"embodiment": "hand"}, "embodiment 'hand' is unknown to the model; choose of: arm, pusher"),
+        ({"embodiment": "pusher"}, "pusher has proprioception, and no states are given; pass them"),
+        ({"embodiment": "arm", "states": np.zeros((3, 2))}, "arm has no proprioception, and states are given"),
+        ({"embodiment": "pusher", "states": np.zeros((2, 2))}, r"states: shape \[2, 2\], needs \[3, 2\]"),
+        ({"embodiment": "pusher", "states": np.zeros((3, 4))}, r"needs 2 numbers last"),
+    ],
+)
+def test_whose_action_it_is_is_never_guessed(two, settings, named):
+    with pytest.raises(UserError, match=named):
+        two.act(IMAGES, ["push it"] * 3, **settings)
+
+
+def test_frames_come_by_camera(parts):
+    robot = dataclasses.replace(parts.embodiments["arm"], cameras=("front", "wrist"), history=2)
+    fake, seen = make_fake(parts.make_fake, 4), []
+    script = (VOCABULARY.encode(ACTION_TEXT) + [EOS] * 40)[:40]
+    policy = Policy(fake, fake.params([script]), VOCABULARY, {"arm": robot}, parts.grammar, image_size=8, prompt_len=32)
+    inner = policy._frames
+    policy._frames = lambda images, count: seen.append(images) or inner(images, count)
+    # Level 1 and 2 for the two moments of the front, 101 and 102 for the wrist's.
+    front = np.broadcast_to(np.array([1, 2], np.uint8)[None, :, None, None, None], (3, 2, 8, 8, 3))
+    policy.act({"wrist": front + 100, "front": front}, ["pick it"] * 3)
+    assert seen[0][0, :, 0, 0, 0].tolist() == [1, 101, 2, 102]
+    for images, named in (
+        ({"front": front}, "camera 'wrist' is missing; embodiment arm has the cameras front, wrist"),
+        ({"front": front, "wrist": front, "left": front}, "camera 'left' is unknown"),
+        (
+            {"front": front, "wrist": front[:, :1]},
+            r"camera 'wrist': shape .*, needs \[B, 2, H, W, 3\] \(history is 2\)",
+        ),
+        ({"front": front, "wrist": front[:, :, :4]}, "the cameras have other shapes"),
+    ):
+        with pytest.raises(UserError, match=named):
+            policy.act(images, ["pick it"] * 3)
+
+
+def test_a_model_of_another_number_of_images_is_refused(parts):
+    robots = {"arm": dataclasses.replace(parts.embodiments["arm"], history=3)}
+    with pytest.raises(UserError, match="arm has 3 images an example .*, the model takes 1"):
+        Policy(make_fake(parts.make_fake, 1), {}, VOCABULARY, robots, parts.grammar, image_size=8, prompt_len=8)

@@ -1,5 +1,6 @@
 """`evaluate` from a bundle to the two files, with a real but very small model."""
 
+import dataclasses
 import json
 import shutil
 
@@ -7,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from rt2_jax.actions import ActionBins, load_card
-from rt2_jax.bundle.spec import bundle_meta
+from rt2_jax.actions import load_card
+from rt2_jax.bundle.spec import bundle_spec
 from rt2_jax.bundle.store import load_bundle, save_bundle
 from rt2_jax.data.writer import write_frames, write_split
 from rt2_jax.errors import UserError
@@ -30,7 +31,6 @@ def workplace(tmp_path_factory):
     """Two bundles of a model of a few thousand parameters, and two prepared tasks of a few examples."""
     root = tmp_path_factory.mktemp("evaluate")
     vocabulary, card = Vocabulary.load(), load_card(CARD)
-    bins = ActionBins(card.space)
     config = ModelConfig(
         name="speck",
         vision=VitConfig(patch_size=12, width=8, layers=1, heads=1, head_dim=8, mlp=8),
@@ -39,9 +39,9 @@ def workplace(tmp_path_factory):
         vocab_size=vocabulary.size,
     )
     backbone = make_backbone(config)
-    meta = bundle_meta(config, vocabulary, card, bins, prompt_len=48, target_len=24, step=7)
+    spec = bundle_spec(config, vocabulary, {CARD: card}, prompt_len=48, target_len=24, step=7)
     for seed, name in enumerate(("policy", "reference")):
-        save_bundle(root / name, backbone.init(jax.random.key(seed)), meta, vocabulary)
+        save_bundle(root / name, backbone.init(jax.random.key(seed)), spec, vocabulary)
     rng = np.random.default_rng(0)
     image = encode_jpeg(rng.integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8))
     pairs = {
@@ -52,7 +52,7 @@ def workplace(tmp_path_factory):
         frames = write_frames(root / "data", task, "validation", ["image"], [{"image": [image]}], task=task)
         ids = np.array([*vocabulary.encode(target), vocabulary.eos_id], np.int32)
         example = ([image], np.array(vocabulary.encode(prompt), np.int32), ids, "")
-        meaning = {"card": card, "bins": bins} if task == "tabletop_robot_action" else {}
+        meaning = {"embodiment": card} if task == "tabletop_robot_action" else {}
         write_split(root / "data", task, "validation", [example] * 4, frames, vocabulary=vocabulary.sha256, **meaning)
     return root
 
@@ -104,10 +104,12 @@ def test_the_identity_is_of_the_content(workplace, tmp_path):
     shutil.copytree(workplace / "policy", tmp_path / "copy")
     assert describe_checkpoint(load_bundle(tmp_path / "copy")).sha256 == bundle.identity
     nudged = jax.tree.map(lambda leaf: leaf + 1e-6 * (leaf.ndim == 1), bundle.params)
-    other_bins = {**bundle.meta, "bins": {**bundle.meta["bins"], "decoding": "rt1"}}
+    card = bundle.embodiments[CARD]
+    other = dataclasses.replace(card, bins=dataclasses.replace(card.bins, decoding="rt1"))
+    other_bins = dataclasses.replace(bundle.spec, embodiments={CARD: other})
     identities = {
         bundle.identity,
-        save_bundle(tmp_path / "nudged", nudged, bundle.meta, bundle.vocabulary),
+        save_bundle(tmp_path / "nudged", nudged, bundle.spec, bundle.vocabulary),
         save_bundle(tmp_path / "bins", bundle.params, other_bins, bundle.vocabulary),
     }
     assert len(identities) == 3
@@ -151,10 +153,8 @@ def test_only_the_tasks_named_are_scored(workplace, tmp_path):
 def test_actions_of_other_bounds_are_not_compared(workplace, tmp_path):
     bundle = load_bundle(workplace / "policy")
     card = load_card("fractal20220817_data")
-    meta = bundle_meta(
-        bundle.backbone.config, bundle.vocabulary, card, ActionBins(card.space), prompt_len=48, target_len=24
-    )
-    save_bundle(tmp_path / "other", bundle.params, meta, bundle.vocabulary)
+    spec = bundle_spec(bundle.backbone.config, bundle.vocabulary, {card.name: card}, prompt_len=48, target_len=24)
+    save_bundle(tmp_path / "other", bundle.params, spec, bundle.vocabulary)
     with pytest.raises(
         UserError, match=r"tabletop_robot_action was prepared with other action bounds \(card tabletop\)"
     ):
@@ -172,8 +172,8 @@ def test_a_damaged_reference_is_found_before_the_work(workplace, tmp_path, monke
 
 def test_weights_that_were_shown_no_robot_are_scored_in_text(workplace, tmp_path):
     bundle = load_bundle(workplace / "policy")
-    meta = {**bundle.meta, "card": None, "bins": None, "grammar": None}
-    save_bundle(tmp_path / "vlm", bundle.params, meta, bundle.vocabulary)
+    spec = dataclasses.replace(bundle.spec, embodiments={}, grammar=None)
+    save_bundle(tmp_path / "vlm", bundle.params, spec, bundle.vocabulary)
     report = evaluate(tmp_path / "vlm", tmp_path / "out", workplace / "data", episodes=0, examples=2, progress=False)
     assert report["actions"] == [] and [score["task"] for score in report["web"]] == ["tabletop_web_locate"]
     with pytest.raises(UserError, match="know no robot"):
@@ -196,8 +196,8 @@ def test_a_wrong_reference_is_found_before_the_work(workplace, tmp_path, monkeyp
 
     with pytest.raises(UserError, match="was prepared with vocabulary .*other has 0000"):
         evaluated(vocabulary={**meta["vocabulary"], "sha256": "0" * 64})
-    with pytest.raises(UserError, match="it has bins, grammar of what an action needs, and not the rest"):
-        evaluated(card=None)
+    with pytest.raises(UserError, match="it has grammar of what an action needs, and not the rest"):
+        evaluated(embodiments={})
     with pytest.raises(UserError, match="bundle.json has changed since it was written|instead of"):
         evaluated(step=8)
     with pytest.raises(UserError, match="no bundle.json"):

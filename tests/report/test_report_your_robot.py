@@ -1,5 +1,6 @@
 """docs/your_robot.md word for word: its pusher, a small model of two frames, `rt2 eval --env`, and the report page."""
 
+import dataclasses
 import json
 import pathlib
 import re
@@ -9,15 +10,15 @@ import sys
 import jax
 import numpy as np
 import pytest
-from array_record.python import array_record_module
 
-from rt2_jax.actions import ActionBins, DatasetCard
+from rt2_jax.actions import ActionBins, Embodiment, load_card
 from rt2_jax.actions.space import ActionSpace
-from rt2_jax.bundle.spec import bundle_meta
+from rt2_jax.bundle.spec import bundle_spec
 from rt2_jax.bundle.store import save_bundle
 from rt2_jax.cli import main
-from rt2_jax.data.records import PreparedIndex, Record, encode_record, index_to_json, prepared_dir
-from rt2_jax.files.writing import seal
+from rt2_jax.data.writer import write_frames, write_split
+from rt2_jax.errors import UserError
+from rt2_jax.evaluate.run import check_drives, open_environments
 from rt2_jax.inputs.images import encode_jpeg
 from rt2_jax.inputs.prompts import plan_prompt, plan_target, robot_prompt
 from rt2_jax.models.backbone import make_backbone
@@ -30,13 +31,17 @@ PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "your_robot.md").read_text(
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
 PUSHER, GYMNASIUM = [text for language, text in BLOCKS if language == "python"]
 (COMMAND,) = [text for language, text in BLOCKS if language == "sh"]
-SPACE = ActionSpace(("terminate", "dx", "dy"), (0.0, -0.1, -0.1), (1.0, 0.1, 0.1), ("flag", "m", "m"))
+SPACE = ActionSpace(("dx", "dy"), (-0.1, -0.1), (0.1, 0.1), ("m", "m"))
 SIZE, FRAMES = 24, 2
 
 
-def save_policy(folder, space=SPACE):
-    """A model of a few thousand parameters, at random, that acts in `space` and sees two frames."""
-    vocabulary, card = Vocabulary.load(), DatasetCard("pusher", space)
+def card_of(space):
+    return Embodiment("pusher", ActionBins(space), cameras=("above",), history=FRAMES)
+
+
+def save_policy(folder, *cards):
+    """A model of a few thousand parameters, at random, that sees two frames and acts for these, or for the pusher."""
+    vocabulary, cards = Vocabulary.load(), cards or (card_of(SPACE),)
     config = ModelConfig(
         name="speck",
         vision=VitConfig(patch_size=12, width=8, layers=1, heads=1, head_dim=8, mlp=8),
@@ -45,32 +50,26 @@ def save_policy(folder, space=SPACE):
         num_images=FRAMES,
         vocab_size=vocabulary.size,
     )
-    meta = bundle_meta(config, vocabulary, card, ActionBins(space), prompt_len=48, target_len=24)
-    save_bundle(folder, make_backbone(config).init(jax.random.key(0)), meta, vocabulary)
+    spec = bundle_spec(config, vocabulary, {card.name: card for card in cards}, prompt_len=48, target_len=24)
+    save_bundle(folder, make_backbone(config).init(jax.random.key(0)), spec, vocabulary)
     return folder
 
 
 def prepare(data_dir, task, space, plan=False):
     """A held-out split of three actions in `space`, or of plans that end in one."""
-    vocabulary, card, rng = Vocabulary.load(), DatasetCard("pusher", space), np.random.default_rng(0)
-    folder = prepared_dir(data_dir, task, "validation")
-    folder.mkdir(parents=True)
-    writer = array_record_module.ArrayRecordWriter(str(folder / "part-00000.array_record"), "group_size:1")
+    vocabulary, card, rng = Vocabulary.load(), card_of(space), np.random.default_rng(0)
+    examples = []
     for _ in range(3):
-        frames = tuple(encode_jpeg(rng.integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8)) for _ in range(FRAMES))
-        target = action_text(vocabulary, np.array([1, *rng.integers(0, 256, space.width - 1)]))
+        frames = [encode_jpeg(rng.integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8)) for _ in range(FRAMES)]
+        target = action_text(vocabulary, rng.integers(0, 256, space.width))
         target = plan_target("push red block", target) if plan else target
         asked = (plan_prompt if plan else robot_prompt)("push the red block")
         prompt = np.array(vocabulary.encode(asked), np.int32)
-        ids = np.array([*vocabulary.encode(target), vocabulary.eos_id], np.int32)
-        writer.write(encode_record(Record(frames, prompt, ids, task)))
-    writer.close()
-    files = (("part-00000.array_record", 3),)
-    index = PreparedIndex(
-        task, "validation", 3, files, vocabulary.sha256, SIZE, FRAMES, 48, 24, card=card, bins=ActionBins(space)
-    )
-    (folder / "index.json").write_text(index_to_json(index), encoding="utf-8")
-    seal(folder, "prepared split")
+        examples.append((frames, prompt, np.array([*vocabulary.encode(target), vocabulary.eos_id], np.int32), asked))
+    seen = ({"above": frames} for frames, *_ in examples)
+    cameras = write_frames(data_dir, task, "validation", ["above"], seen, task=task)
+    settings = {"vocabulary": vocabulary.sha256, "history": FRAMES, "embodiment": card}
+    write_split(data_dir, task, "validation", examples, cameras, kind="plan" if plan else "action", **settings)
 
 
 @pytest.fixture(scope="module")
@@ -116,12 +115,12 @@ def test_the_page_s_robot_goes_to_the_report(run, written, capsys):
             assert (episode["told"] != episode["instruction"]) == (row["control"] is not None)
     (scores,) = report["actions"]
     assert [(row["name"], row["unit"], row["kind"]) for row in scores["dimensions"]] == [
-        ("terminate", "flag", "terminate"), ("dx", "cm", "continuous"), ("dy", "cm", "continuous")
+        ("dx", "cm", "continuous"), ("dy", "cm", "continuous")
     ]  # fmt: skip
     page = (written / "REPORT" / "report.html").read_text(encoding="utf-8")
     (data, *_) = re.findall(r'<script type="application/json">(.*?)</script>', page, re.DOTALL)
     assert (json.loads(data)["names"], json.loads(data)["units"]) == (list(SPACE.names), list(SPACE.units))
-    for shown in ("A yellow block", "metres to the corner", "all 3 tokens right", "told to do something else"):
+    for shown in ("A yellow block", "metres to the corner", "all 2 tokens right", "told to do something else"):
         assert shown in page, shown
     # Nothing of another robot's: no arm, no gripper, no figures of the paper's kitchens.
     for absent in ("grip", "yaw", "real kitchens", "eight tokens"):
@@ -142,7 +141,7 @@ def test_the_page_s_numbers_hold():
     for _ in range(200):
         behind = env.block + (env.block - corner) / np.linalg.norm(env.block - corner) * 0.1
         towards = behind - env.disc if np.linalg.norm(behind - env.disc) > 0.05 else corner - env.disc
-        step = env.step(np.array([0, *np.clip(towards, -0.02, 0.02)], np.float32))
+        step = env.step(np.clip(towards, -0.02, 0.02).astype(np.float32))
         if step.done:
             break
     assert step.success and step.metrics["metres to the corner"] < 0.1
@@ -186,13 +185,13 @@ BROKEN = {
     ),
     "broken:Other": (
         "import pusher, dataclasses\nclass Other(pusher.Pusher):\n"
-        "    spec = dataclasses.replace(pusher.Pusher.spec, action_names=('terminate', 'dy', 'dx'))\n",
-        "takes actions of names terminate, dy, dx, but the policy",
+        "    spec = dataclasses.replace(pusher.Pusher.spec, action_names=('dy', 'dx'))\n",
+        "takes actions of names dy, dx, but",
     ),
     "broken:Inches": (
         "import pusher, dataclasses\nclass Inches(pusher.Pusher):\n"
-        "    spec = dataclasses.replace(pusher.Pusher.spec, action_units=('flag', 'in', 'in'))\n",
-        "takes actions of units flag, in, in, but the policy",
+        "    spec = dataclasses.replace(pusher.Pusher.spec, action_units=('in', 'in'))\n",
+        "takes actions of units in, in, but",
     ),
 }
 
@@ -232,8 +231,30 @@ def test_a_reference_that_only_answers_is_not_asked_to_plan(run, written):
 
 @pytest.mark.parametrize("plan", [False, True])
 def test_plans_and_actions_of_other_bounds_are_not_compared(run, written, capsys, plan):
-    wide = ActionSpace(SPACE.names, SPACE.low, (1.0, 0.2, 0.2), SPACE.units)
+    wide = ActionSpace(SPACE.names, SPACE.low, (0.2, 0.2), SPACE.units)
     prepare(written / "data", "pusher_plan" if plan else "pusher", wide, plan)
     words = ["eval", "--checkpoint", str(run), "--out", "out", "--episodes", "0", "--data", "data"]
     assert main(words) == 2
     assert "was prepared with other action bounds (card pusher) than the policy's" in capsys.readouterr().err
+
+
+def test_of_several_robots_the_environment_s_is_taken_and_never_guessed(written, tmp_path, capsys):
+    arm = dataclasses.replace(load_card("tabletop"), history=FRAMES)
+    both = save_policy(tmp_path / "both", arm, card_of(SPACE))
+    assert check_drives(both, open_environments(None)) == "tabletop"
+    assert check_drives(both, open_environments("pusher:Pusher")) == "pusher"
+    assert main([*words_of_command(both, 1), "--splits", "yellow"]) == 0
+    report = read_report(written / "REPORT" / "report.json")
+    assert [(row["split"], row["episodes"]) for row in report["summary"]] == [("yellow", 2)]
+    # Two robots of the same numbers: the environment says which.
+    twins = save_policy(tmp_path / "twins", card_of(SPACE), dataclasses.replace(card_of(SPACE), name="other"))
+    with pytest.raises(UserError, match="the embodiments pusher, other of .* have its action numbers; say in its spec"):
+        check_drives(twins, open_environments("pusher:Pusher"))
+    named = "import dataclasses, pusher\nclass Named(pusher.Pusher):\n"
+    (written / "broken.py").write_text(
+        named + "    spec = dataclasses.replace(pusher.Pusher.spec, embodiment='other')\n"
+        "class Unknown(pusher.Pusher):\n    spec = dataclasses.replace(pusher.Pusher.spec, embodiment='robot9')\n"
+    )
+    assert check_drives(twins, open_environments("broken:Named")) == "other"
+    with pytest.raises(UserError, match="is embodiment 'robot9', unknown to .*: pusher, other"):
+        check_drives(twins, open_environments("broken:Unknown"))

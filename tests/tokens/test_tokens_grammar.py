@@ -5,11 +5,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rt2_jax.actions import ARM, ActionBins
+from rt2_jax.actions import ARM, ActionBins, ActionSpace, Embodiment
 from rt2_jax.errors import UserError
 from rt2_jax.inputs.prompts import plan_target
 from rt2_jax.tokens import Vocabulary, action_text, build_grammar
-from rt2_jax.tokens.grammar import FORBIDDEN, marker_tokens, text_grammar
+from rt2_jax.tokens.grammar import FORBIDDEN, marker_tokens, mode_of, text_grammar
 from rt2_jax.tokens.train_vocabulary import train_vocabulary
 
 # A busy machine is no failure.
@@ -172,7 +172,7 @@ def test_unknown_mode():
 
 @pytest.mark.parametrize("allowed", [np.ones(8, bool), np.ones((8, 257), bool), np.zeros((8, 256), bool)])
 def test_impossible_bins(allowed):
-    with pytest.raises(ValueError, match="allowed_bins"):
+    with pytest.raises(ValueError, match="allowed is"):
         build_grammar(VOCABULARY, allowed)
 
 
@@ -200,3 +200,35 @@ def test_text_alone():
     words = VOCABULARY.encode("a red cube at 140 110")
     for tokens in ([*words, EOS], [EOS], words, [*words, 0, EOS], [VOCABULARY.size - 1, EOS], [2, EOS]):
         assert alone.accepts(tokens, "text") == GRAMMAR.accepts(tokens, "text"), tokens
+
+
+PUSHER_SPACE = ActionSpace(("dx", "dy"), (-0.1, -0.1), (0.1, 0.1), ("m", "m"))
+ROBOTS = {
+    "pusher": Embodiment("pusher", ActionBins(PUSHER_SPACE, num_bins=21, first=100), chunk=3),
+    "arm": Embodiment("arm", ActionBins(ARM)),
+}
+BOTH = build_grammar(VOCABULARY, {name: robot.allowed for name, robot in ROBOTS.items()})
+
+
+@PATIENT
+@given(bins_strategy, st.lists(st.integers(100, 120), min_size=6, max_size=6))
+def test_each_embodiment_has_modes_of_its_own(arm, pusher):
+    for name, bins, other in (("arm", arm, "pusher"), ("pusher", pusher, "arm")):
+        ids = VOCABULARY.encode(spelt(bins))
+        plan = VOCABULARY.encode(plan_target("push it", spelt(bins)))
+        assert BOTH.accepts([*ids, EOS], f"action:{name}") and BOTH.accepts([*plan, EOS], f"plan:{name}")
+        assert not BOTH.accepts([*ids, EOS], f"action:{other}") and not BOTH.accepts([*plan, EOS], f"plan:{other}")
+
+
+def test_the_grammar_of_one_embodiment_is_the_one_it_was_and_of_several_does_not_hang_on_their_order():
+    assert build_grammar(VOCABULARY, {"arm": ALLOWED}).sha256 == GRAMMAR.sha256
+    # That of the bundles that shipped before there were several.
+    assert GRAMMAR.sha256 == "ef30e0bfec19ecf69cf9ee7a36acba59a4c03f637c1b24148cf0e90a19695364"
+    turned = build_grammar(VOCABULARY, {name: robot.allowed for name, robot in reversed(ROBOTS.items())})
+    assert turned.sha256 == BOTH.sha256
+    assert set(BOTH.start) == {"text", "action:arm", "plan:arm", "action:pusher", "plan:pusher"}
+    assert (BOTH.min_len("action:pusher"), BOTH.min_len("action:arm")) == (7, 9)
+    assert BOTH.next_state.shape[1] <= 10 and [mode_of("plan", ["a"], "a"), mode_of("plan", "ab", "a")] == [
+        "plan",
+        "plan:a",
+    ]

@@ -4,8 +4,7 @@ import pathlib
 
 import numpy as np
 
-from rt2_jax.actions.bins import ActionBins
-from rt2_jax.actions.card import load_card
+from rt2_jax.actions.embodiment import load_card
 from rt2_jax.data.writer import write_frames
 from rt2_jax.data.writer import write_split as write_examples
 from rt2_jax.inputs.images import encode_jpeg
@@ -35,10 +34,11 @@ FIELDS = {
 }
 
 
-def write_split(data_dir, task, split, count, seed, card="tabletop"):
+def write_split(data_dir, task, split, count, seed, card="tabletop", embodiment=None):
     """Prepares `count` examples: a frame of one grey, and three times its level, or "3 4", as the answer.
 
-    The integers of "reach" are actions of `card`, "name" is a task of words.
+    The integers of "reach" are actions of `card`, "name" is a task of words. Of an `embodiment` the answer is an action
+    of it, each integer as far up its range as the grey is.
     """
     vocabulary = Vocabulary.load()
     examples, rng = [], np.random.default_rng(seed)
@@ -47,11 +47,13 @@ def write_split(data_dir, task, split, count, seed, card="tabletop"):
         frame = np.full((IMAGE_SIZE, IMAGE_SIZE, 3), level, np.uint8)
         prompt = np.asarray(vocabulary.encode("7 8 9"), np.int32)
         text = f"{level} {level} {level}" if task == "reach" else "3 4"
+        if embodiment:
+            allowed = (np.flatnonzero(row) for row in embodiment.allowed)
+            text = " ".join(str(integers[level * len(integers) // 256]) for integers in allowed)
         target = np.asarray([*vocabulary.encode(text), vocabulary.eos_id], np.int32)
         examples.append(([encode_jpeg(frame)], prompt, target, ""))
     frames = ({"image": images} for images, *_ in examples)
     data_dir = pathlib.Path(data_dir)
     cameras = write_frames(data_dir, task, split, ["image"], frames, task=task)
-    card = load_card(card) if task == "reach" else None
-    bins = card and ActionBins(card.space)
-    return write_examples(data_dir, task, split, examples, cameras, vocabulary=vocabulary.sha256, card=card, bins=bins)
+    embodiment = embodiment or (load_card(card) if task == "reach" else None)
+    return write_examples(data_dir, task, split, examples, cameras, vocabulary=vocabulary.sha256, embodiment=embodiment)

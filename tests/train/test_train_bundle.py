@@ -1,5 +1,6 @@
 """A bundle loads to what was saved, says what it is, and refuses what does not fit."""
 
+import dataclasses
 import json
 import shutil
 from types import SimpleNamespace
@@ -8,9 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from rt2_jax.actions.bins import ActionBins
-from rt2_jax.actions.card import load_card
-from rt2_jax.bundle.spec import BUNDLE_FORMAT, bundle_meta, model_hash
+from rt2_jax.actions.embodiment import load_card, with_hash
+from rt2_jax.bundle.spec import BUNDLE_FORMAT, BundleSpec, VocabularySpec, bundle_spec, model_hash
 from rt2_jax.bundle.store import BUNDLE_KIND, load_bundle, open_folder, save_bundle, still_there
 from rt2_jax.errors import UserError
 from rt2_jax.files.manifest import read_manifest
@@ -27,14 +27,14 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 @pytest.fixture(scope="module")
 def parts(small_fields):
-    """(params, meta, vocabulary) of a small model with random numbers for weights."""
+    """(params, spec, vocabulary) of a small model with random numbers for weights."""
     vocabulary, card = Vocabulary.load(), load_card("tabletop")
     model = model_config(make_config(small_fields), vocabulary)
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(make_backbone(model).init, jax.random.key(0))
     params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
-    meta = bundle_meta(model, vocabulary, card, ActionBins(card.space), prompt_len=8, target_len=12, step=7)
-    return params, meta, vocabulary
+    spec = bundle_spec(model, vocabulary, {card.name: card}, prompt_len=8, target_len=12, step=7)
+    return params, spec, vocabulary
 
 
 @pytest.fixture
@@ -46,8 +46,8 @@ def bundle(parts, tmp_path):
 
 def test_it_loads_to_what_was_saved(bundle, parts):
     loaded = load_bundle(bundle)
-    assert loaded.meta == parts[1] and loaded.meta["step"] == 7 and loaded.meta["format"] == BUNDLE_FORMAT
-    assert loaded.card == load_card("tabletop") and loaded.bins == ActionBins(loaded.card.space)
+    assert loaded.spec == parts[1] and loaded.spec.step == 7 and loaded.spec.format == BUNDLE_FORMAT
+    assert loaded.embodiments == {"tabletop": load_card("tabletop")}
     for a, b in zip(jax.tree.leaves(loaded.params), jax.tree.leaves(parts[0]), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -68,12 +68,12 @@ def test_bfloat16_halves_the_size_and_loads_as_float32(bundle, parts, tmp_path):
 def test_it_can_be_moved_and_names_no_place(bundle, parts, tmp_path):
     moved = bundle.rename(tmp_path / "moved")
     assert all(bytes(tmp_path) not in file.read_bytes() for file in moved.rglob("*") if file.is_file())
-    assert load_bundle(moved).meta == parts[1]
+    assert load_bundle(moved).spec == parts[1]
 
 
 def test_writing_again_replaces_it_and_leaves_nothing_beside(bundle, parts, tmp_path):
-    save_bundle(bundle, parts[0], {**parts[1], "step": 8}, parts[2])
-    assert load_bundle(bundle).meta["step"] == 8
+    save_bundle(bundle, parts[0], dataclasses.replace(parts[1], step=8), parts[2])
+    assert load_bundle(bundle).spec.step == 8
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
@@ -82,7 +82,7 @@ def test_one_that_cannot_fit_is_refused_and_the_old_one_stays(bundle, parts, tmp
     weights = {"kernel": np.zeros((500, 500), np.float32)}
     with pytest.raises(UserError, match=r"no space left for .*bundle: 1\.0 MB are needed, 1\.0 MB are free; free some"):
         save_bundle(bundle, weights, *parts[1:])
-    assert load_bundle(bundle).meta["step"] == 7
+    assert load_bundle(bundle).spec.step == 7
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
@@ -102,8 +102,22 @@ def cut_weights(path):
         file.write_bytes(file.read_bytes()[:10])
 
 
+def as_before_embodiments(path):
+    """bundle.json as the second format has it; returned, and written."""
+    meta = json.loads((path / "bundle.json").read_text())
+    (card,) = (one["card"] for one in meta.pop("embodiments").values())
+    bins = card.pop("bins")
+    for name in ("robot", "gripper", "control_hz", "cameras", "history", "chunk", "proprioception"):
+        del card[name]
+    meta |= {"format": 2, "card": card | {"format": 1, "space": bins["space"]}, "bins": bins}
+    (path / "bundle.json").write_text(json.dumps(meta))
+    seal(path, BUNDLE_KIND)
+    return meta
+
+
 def without_hashes(path):
     """The bundle as the first releases wrote it."""
+    as_before_embodiments(path)
     change_meta(format=1)(path)
     (path / "manifest.json").unlink()
 
@@ -113,7 +127,7 @@ def without_hashes(path):
     [
         (lambda path: (path / "bundle.json").unlink(), "has no bundle.json; name a bundle or a run directory"),
         (lambda path: (path / "bundle.json").write_text("{"), "is not JSON"),
-        (change_meta(format=99), "has format 99, this release reads 1 to 2"),
+        (change_meta(format=99), "has format 99, this release reads 1 to 3"),
         (change_meta(grammar={"sha256": "f" * 64}), "is not the bundle's ffffffffffff"),
         (change_meta(vocabulary={"file": "vocabulary.model", "sha256": "e" * 64}), "is not eeeeeeeeeeee"),
         (lambda path: (path / "vocabulary.model").unlink(), "vocabulary.model is missing"),
@@ -143,7 +157,7 @@ def test_what_is_damaged_is_named(bundle, damage, message):
 )
 def test_a_bundle_without_hashes_shows_what_it_can(bundle, damage, message, caplog):
     without_hashes(bundle)
-    assert load_bundle(bundle).meta["step"] == 7
+    assert load_bundle(bundle).spec.step == 7
     assert "without hashes, so its bytes are taken on trust; export it again" in caplog.text
     damage(bundle)
     with pytest.raises(UserError, match=message):
@@ -179,7 +193,7 @@ def test_weights_of_another_bundle_do_not_load(bundle, parts, tmp_path):
 
 def test_what_is_not_verified_is_told_by_names_and_sizes_alone(bundle):
     flip(next((bundle / "params").glob("ocdbt.process_*/d/*")), 77)
-    assert open_folder(bundle, verify=False).meta["step"] == 7
+    assert open_folder(bundle, verify=False).spec.step == 7
     (bundle / "params" / "_METADATA").unlink()
     with pytest.raises(UserError, match="_METADATA is missing"):
         open_folder(bundle, verify=False)
@@ -190,16 +204,29 @@ def raised(space, field, value):
 
 
 def test_bounds_that_are_not_the_cards_are_refused(bundle, parts):
-    bins = parts[1]["bins"]
+    old = as_before_embodiments(bundle)
+    bins = old["bins"]
     change_meta(bins={**bins, "space": raised(bins["space"], "high", 9.0)})(bundle)
     with pytest.raises(UserError, match=r"bins and card differ in space.high: \[.*9.0.*\] and \["):
         load_bundle(bundle)
 
 
+def test_a_bundle_of_the_second_format_is_one_embodiment(bundle, parts):
+    old = as_before_embodiments(bundle)
+    loaded = load_bundle(bundle)
+    assert loaded.embodiments == parts[1].embodiments and loaded.spec.format == 2
+    assert BundleSpec.from_json(loaded.spec.to_json()) == dataclasses.replace(parts[1])
+    for wrong in ({"card": None}, {"bins": None}, {"card": 3}, {"bins": {"space": 1}}, {"embodiments": {}}):
+        change_meta(**old | wrong)(bundle)
+        with pytest.raises(UserError, match="bundle.json"):
+            load_bundle(bundle)
+
+
 WRONG_META = [
     {"model": 5}, {"model": {}}, {"vocabulary": []}, {"vocabulary": {"file": "../x", "sha256": "e" * 64}},
     {"vocabulary": {"file": "/etc/passwd", "sha256": "e" * 64}}, {"vocabulary": {"file": "vocabulary.model"}},
-    {"card": 3}, {"card": None}, {"bins": None}, {"bins": {"space": 1}}, {"grammar": "x"}, {"grammar": {"sha256": 3}},
+    {"embodiments": 3}, {"embodiments": None}, {"embodiments": {}}, {"embodiments": {"a": {"space": 1}}},
+    {"embodiments": {"a": with_hash(load_card("tabletop"))}}, {"grammar": "x"}, {"grammar": {"sha256": 3}},
     {"prompt_len": "8"}, {"prompt_len": 0}, {"prompt_len": 10**30}, {"target_len": None}, {"image_size": 31},
     {"step": -1}, {"step": True}, {"tasks": {"a": "b"}}, {"tasks": 7}, {"format": "2"}, {"format": True},
     {"sources": "x"}, {"exported_from": "y"}, {"surprise": 1},
@@ -215,30 +242,32 @@ def test_a_wrong_field_of_bundle_json_is_one_line(bundle, changes):
 
 
 def test_weights_that_were_shown_no_robot_load_without_actions(bundle, parts, tmp_path):
-    meta = {**parts[1], "card": None, "bins": None, "grammar": None}
-    save_bundle(tmp_path / "vlm", parts[0], meta, parts[2])
+    spec = dataclasses.replace(parts[1], embodiments={}, grammar=None)
+    save_bundle(tmp_path / "vlm", parts[0], spec, parts[2])
     loaded = load_bundle(tmp_path / "vlm")
-    assert loaded.card is None and loaded.bins is None and loaded.meta["prompt_len"] == 8
+    assert loaded.embodiments == {} and loaded.spec.prompt_len == 8
 
 
 def test_weights_of_another_model_are_refused(bundle, parts):
-    model = {**parts[1]["model"], "text": {**parts[1]["model"]["text"], "mlp": 64}}
+    model = parts[1].model.to_json()
+    model["text"]["mlp"] = 64
     change_meta(model=model)(bundle)
     with pytest.raises(UserError, match=r"has shape \(.*, this model needs \(.*; use the model"):
         load_bundle(bundle)
 
 
 def test_a_dtype_or_vocabulary_that_does_not_fit_is_refused(parts, tmp_path):
-    params, meta, vocabulary = parts
+    params, spec, vocabulary = parts
     with pytest.raises(UserError, match="dtype 'int8' is unknown"):
-        save_bundle(tmp_path / "b", params, meta, vocabulary, dtype="int8")
+        save_bundle(tmp_path / "b", params, spec, vocabulary, dtype="int8")
     with pytest.raises(UserError, match="is not dddddddddddd"):
-        save_bundle(tmp_path / "b", params, {**meta, "vocabulary": {"sha256": "d" * 64}}, vocabulary)
+        other = dataclasses.replace(spec, vocabulary=VocabularySpec("vocabulary.model", "d" * 64))
+        save_bundle(tmp_path / "b", params, other, vocabulary)
     assert not (tmp_path / "b").exists()
 
 
 def test_the_model_hash_is_of_what_the_weights_mean(parts):
-    model = parts[1]["model"]
+    model = parts[1].model.to_json()
     same = {**model, "remat": "full", "name": "other", "text": {**model["text"], "dropout_rate": 0.5}}
     assert model_hash(same) == model_hash(model)
     assert model_hash({**model, "image_size": 64}) != model_hash(model)
@@ -270,11 +299,11 @@ def test_an_overwritten_vocabulary_travels_with_the_bundle(small_fields, foreign
     card = load_card("tabletop")
     model = model_config(make_config(small_fields), vocabulary)
     params = make_backbone(model).init(jax.random.key(0))
-    meta = bundle_meta(model, vocabulary, card, ActionBins(card.space), prompt_len=8, target_len=12)
-    save_bundle(tmp_path / "bundle", params, meta, vocabulary)
+    spec = bundle_spec(model, vocabulary, {card.name: card}, prompt_len=8, target_len=12)
+    save_bundle(tmp_path / "bundle", params, spec, vocabulary)
     loaded = load_bundle(tmp_path / "bundle")
     assert loaded.vocabulary.integer_words[128] == "<128>" and loaded.vocabulary.sha256 == vocabulary.sha256
-    assert loaded.meta["vocabulary"]["integer_ids"] == vocabulary.integer_ids.tolist()
+    assert list(loaded.spec.vocabulary.integer_ids) == vocabulary.integer_ids.tolist()
 
 
 def test_a_step_that_its_run_removes_meanwhile_is_told_as_such(tmp_path):

@@ -76,7 +76,7 @@ def test_ctrl_c_saves(small_fields, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(MetricsLog, "write", interrupting)
     assert train(make_config(small_fields), tmp_path) == 130
     assert "SIGINT: saved at step 2 of 12" in capsys.readouterr().err
-    assert load_bundle(tmp_path).meta["step"] == 2
+    assert load_bundle(tmp_path).spec.step == 2
 
 
 def test_a_finished_run_has_nothing_left_to_do(unbroken, small_fields):
@@ -146,9 +146,9 @@ def test_a_disk_without_room_for_a_checkpoint_is_told_before_anything_compiles(s
 
 def test_the_bundle_of_a_run_is_the_state_of_its_last_step(unbroken):
     bundle = load_bundle(unbroken)
-    assert bundle.meta["step"] == 12
-    assert bundle.meta["tasks"] == {"reach": 3.0, "name": 1.0}
-    assert bundle.bins.space.names[0] == "terminate"
+    assert bundle.spec.step == 12
+    assert bundle.spec.tasks == {"reach": 3.0, "name": 1.0}
+    assert bundle.embodiments["tabletop"].space.names[0] == "terminate"
     images = np.zeros((2, 1, 32, 32, 3), np.uint8)
     logits = bundle.backbone.logits(bundle.params, images, np.ones((2, 8), np.int32), np.ones((2, 12), np.int32))
     assert logits.shape == (2, 12, bundle.vocabulary.size) and np.isfinite(logits).all()

@@ -1,13 +1,15 @@
 """What may change between the starts of a run, what may not, and what is written down of it."""
 
+import hashlib
 import json
 import shutil
 
 import pytest
 
 from rt2_jax.actions.bins import ActionBins
-from rt2_jax.actions.card import load_card
-from rt2_jax.bundle.spec import bundle_meta
+from rt2_jax.actions.embodiment import Embodiment, card_to_json, load_card, with_hash
+from rt2_jax.actions.space import arm_space
+from rt2_jax.bundle.spec import BundleSpec, bundle_spec
 from rt2_jax.bundle.steps import step_identity
 from rt2_jax.errors import UserError
 from rt2_jax.tokens.vocabulary import Vocabulary
@@ -21,11 +23,10 @@ from rt2_jax.train.resume import check_changes, check_meaning, find_changes, ste
 def saved(fields):
     """The progress of a step of a run with these fields, as JSON gives it back."""
     config, vocabulary = make_config(fields), Vocabulary.load(fields.get("vocabulary") or Vocabulary.load().path)
-    weights, bins = task_weights(config), ActionBins(load_card("tabletop").space)
-    meta = bundle_meta(
-        model_config(config, vocabulary), vocabulary, load_card("tabletop"), bins, prompt_len=8, target_len=12,
-        tasks=weights,
-    )  # fmt: skip
+    weights = task_weights(config)
+    robots = {"tabletop": load_card("tabletop")}
+    spec = bundle_spec(model_config(config, vocabulary), vocabulary, robots, prompt_len=8, target_len=12, tasks=weights)
+    meta = spec.to_json()
     return json.loads(json.dumps({"step": 3, "example": 24, "bundle": meta, **step_facts(config, weights)}))
 
 
@@ -134,15 +135,35 @@ def test_fields_that_a_release_does_not_know_are_at_their_default(before, small_
 
 
 def test_actions_that_mean_something_else_are_refused(before):
-    bins = ActionBins(load_card("tabletop").space)
-    check_meaning(before, bins, "run at step 3")
-    check_meaning(before, None, "run at step 3")
-    other = json.loads(json.dumps(before))
-    other["bundle"]["bins"]["space"]["high"][1] *= 2
-    with pytest.raises(UserError, match="run at step 3 was trained with actions of which the upper bound of .* is"):
-        check_meaning(other, bins, "run at step 3")
+    robots, where = {"tabletop": load_card("tabletop")}, "run at step 3"
+    check_meaning(BundleSpec.from_json(before["bundle"]), robots, where)
+    check_meaning(BundleSpec.from_json(before["bundle"]), {}, where)
+    space = arm_space(0.08, 0.3)
+    other = before["bundle"] | {"embodiments": {"tabletop": with_hash(Embodiment("tabletop", ActionBins(space)))}}
+    with pytest.raises(UserError, match=f"{where} was trained with actions of tabletop of which the upper"):
+        check_meaning(BundleSpec.from_json(other), robots, where)
     with pytest.raises(UserError, match="of which dimensions is None"):
-        check_meaning({"bundle": {"bins": None}}, bins, "run at step 3")
+        check_meaning(BundleSpec.from_json(before["bundle"] | {"embodiments": {}, "grammar": None}), robots, where)
+
+
+def test_a_step_of_the_release_before_embodiments_goes_on(before, small_fields, prepared):
+    card = load_card("tabletop")
+    old = json.loads(json.dumps(before))
+    del old["bundle"]["embodiments"]
+    first = card_to_json(card)
+    first["space"] = first.pop("bins")["space"]
+    keep = ("name", "description", "space", "statistics", "num_episodes", "num_steps", "image_size", "instructions")
+    old["bundle"] |= {
+        "format": 2,
+        "card": {"format": 1} | {name: first[name] for name in keep},
+        "bins": {"space": card.space.to_json(), "num_bins": 256, "decoding": "centre"}
+        | {"continue_token": 1, "terminate_token": 0},
+    }
+    # What that release hashed: the bins, as they were written.
+    digest = hashlib.sha256(json.dumps(old["bundle"]["bins"], sort_keys=True).encode()).hexdigest()
+    assert old["data"]["reach"]["bins"] == digest
+    assert resume(old, small_fields) == {}
+    check_meaning(BundleSpec.from_json(old["bundle"]), {"tabletop": card}, "run")
 
 
 def contents(folder):

@@ -32,7 +32,7 @@ def place(small_fields, data_dir, tmp_path_factory):
     fields = {**small_fields, "steps": 2, "checkpoint_every": 2, "eval_every": 0}
     train(make_config(fields), root / "run")
     bundle = load_bundle(root / "run")
-    save_bundle(root / "bundle", bundle.params, bundle.meta, bundle.vocabulary)
+    save_bundle(root / "bundle", bundle.params, bundle.spec, bundle.vocabulary)
     shutil.copytree(data_dir, root / "data")
     for name, kind, file in (("dataset", "dataset", DAMAGED["dataset"]), ("foreign", "weights", DAMAGED["foreign"])):
         with whole_folder(root / name, kind) as partial:

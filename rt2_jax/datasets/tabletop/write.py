@@ -13,7 +13,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from rich.progress import Progress
 
-from rt2_jax.actions import DatasetCard, action_statistics, load_card, save_card
+from rt2_jax.actions import action_statistics, load_card, save_card
 from rt2_jax.datasets.arm import arm_action
 from rt2_jax.datasets.tabletop import features as rlds
 from rt2_jax.datasets.tabletop.demonstrations import RobotJob, WebJob, play_demonstrations, render_web, simulator_pool
@@ -191,9 +191,9 @@ def _write_card(spec: FolderSpec) -> None:
         episodes += 1
     everything = np.concatenate(actions)
     size = int(spec.parameters["image_size"])
-    card = DatasetCard(
+    card = dataclasses.replace(
+        load_card("tabletop"),
         name=spec.name,
-        space=load_card("tabletop").space,
         description=f"{spec.description} Statistics are of the training split alone.",
         statistics=action_statistics(everything),
         num_episodes=episodes,

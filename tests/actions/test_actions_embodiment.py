@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 import math
 
@@ -7,7 +8,9 @@ import pytest
 
 from rt2_jax.actions import (
     ARM,
-    DatasetCard,
+    ActionBins,
+    ActionSpace,
+    Embodiment,
     action_statistics,
     arm_space,
     card_from_json,
@@ -15,6 +18,7 @@ from rt2_jax.actions import (
     load_card,
     save_card,
 )
+from rt2_jax.actions.embodiment import difference
 from rt2_jax.errors import UserError
 
 
@@ -45,7 +49,7 @@ def test_statistics():
     assert statistics.q01 == (1.0,) * 8 and statistics.q99 == (99.0,) * 8
     assert statistics.min == (0.0,) * 8 and statistics.max == (100.0,) * 8
     assert statistics.mean == (50.0,) * 8 and math.isclose(statistics.std[0], math.sqrt(850))
-    card = DatasetCard("mine", ARM, statistics=statistics)
+    card = Embodiment("mine", ActionBins(ARM), statistics=statistics)
     assert card_from_json(card_to_json(card)) == card
 
 
@@ -60,7 +64,7 @@ def test_a_missing_card_names_those_that_ship():
         load_card("no_such")
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"format": 1}', '{"format": 2, "name": "x"}'])
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"format": 1}', '{"format": 3, "name": "x"}'])
 def test_a_broken_card_is_refused(text, tmp_path):
     path = tmp_path / "card.json"
     path.write_text(text)
@@ -69,7 +73,7 @@ def test_a_broken_card_is_refused(text, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"colour": 1}, {"space": None}, {"image_size": [1]}, {"statistics": {"mean": [1]}}, {"instructions": 3}]
+    "change", [{"colour": 1}, {"bins": None}, {"image_size": [1]}, {"statistics": {"mean": [1]}}, {"instructions": 3}]
 )
 def test_a_malformed_field_is_refused(change):
     with pytest.raises(UserError, match="card|space"):
@@ -117,3 +121,74 @@ def test_statistics_of_another_width_are_refused():
     statistics = action_statistics(np.zeros((2, 7)))
     with pytest.raises(UserError, match="7 values of mean for 8"):
         dataclasses.replace(load_card("tabletop"), statistics=statistics)
+
+
+def test_a_difference_names_the_first_thing_that_differs():
+    card = load_card("tabletop")
+
+    def changed(**fields):
+        return dataclasses.replace(card, **fields)
+
+    assert difference(card, card) is None
+    assert difference(card, None) == ("dimensions", card.space.names, None)
+    rt1 = changed(bins=dataclasses.replace(card.bins, decoding="rt1"))
+    assert difference(card, rt1) == ("decoding", "centre", "rt1")
+    assert difference(card, changed(chunk=4)) == ("the card's chunk", 1, 4)
+    assert difference(card, changed(gripper="0 opens")) == ("the card's gripper", "", "0 opens")
+    state = ActionBins(ActionSpace(("x",), (0.0,), (1.0,), ("m",)))
+    assert difference(card, changed(proprioception=state)) == ("dimensions in the state", None, ("x",))
+    described = changed(description="x")
+    assert difference(card, described) is None
+    assert difference(card, described, told=True)[0] == "the card's description"
+    measured = changed(statistics=action_statistics(np.zeros((2, 8))))
+    assert difference(measured, changed(statistics=action_statistics(np.ones((2, 8)))), told=True) == (
+        "the card's mean of terminate", 0.0, 1.0,
+    )  # fmt: skip
+
+
+def test_the_hash_is_over_what_gives_meaning_and_that_of_an_older_card_stays():
+    card = load_card("tabletop")
+    old = {"space": card.space.to_json(), "num_bins": 256, "decoding": "centre", "continue_token": 1}
+    old["terminate_token"] = 0
+    assert card.sha256 == hashlib.sha256(json.dumps(old, sort_keys=True).encode()).hexdigest()
+    told = {"name": "other", "description": "x", "num_steps": 3, "instructions": ("a",), "image_size": (3, 4)}
+    assert dataclasses.replace(card, **told).sha256 == card.sha256
+    bins = dataclasses.replace(card.bins, num_bins=21, first=9)
+    space = dataclasses.replace(card.space, kinds=(*card.space.kinds[:7], "binary"))
+    changes = [
+        {"bins": bins}, {"bins": ActionBins(space)}, {"chunk": 2}, {"history": 2}, {"cameras": ("a", "b")},
+        {"control_hz": 5.0}, {"robot": "arm"}, {"gripper": "1 opens"}, {"proprioception": bins_of_state()},
+    ]  # fmt: skip
+    changed = [dataclasses.replace(card, **change) for change in changes]
+    assert len({card.sha256, *(one.sha256 for one in changed)}) == 1 + len(changes)
+    for one in changed:
+        assert card_from_json(json.loads(json.dumps(card_to_json(one)))) == one
+
+
+def bins_of_state():
+    return ActionBins(ActionSpace(("x", "open"), (0.0, 0.0), (1.0, 1.0), ("m", "flag"), ("continuous", "binary")))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"cameras": ()}, "name at least one"),
+        ({"cameras": ("a", "a")}, "each once"),
+        ({"chunk": 0}, "chunk is 0, allowed: 1 to 256"),
+        ({"history": 0}, "history is 0, allowed: 1 to 64"),
+        ({"control_hz": 0.0}, "control_hz is 0.0"),
+        ({"name": ""}, "name is ''"),
+        ({"proprioception": ActionBins(ARM)}, "a state ends nothing"),
+    ],
+)
+def test_an_embodiment_that_cannot_be_is_refused(change, message):
+    with pytest.raises(UserError, match=message):
+        dataclasses.replace(load_card("tabletop"), **change)
+
+
+def test_a_card_written_by_hand_needs_no_more_than_a_space():
+    space = {"names": ["dx", "dy"], "low": [-0.1, -0.1], "high": [0.1, 0.1], "units": ["m", "m"]}
+    card = card_from_json({"format": 2, "name": "pusher", "bins": {"space": space, "num_bins": 21}})
+    assert card.num_integers == 2 and card.space.terminate is None and card.allowed.shape == (2, 21)
+    with pytest.raises(UserError, match="card: unknown key space"):
+        card_from_json({"format": 2, "name": "pusher", "space": space})
