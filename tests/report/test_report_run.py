@@ -20,9 +20,9 @@ from rt2_jax.models.config import EncoderDecoderConfig, ModelConfig, VitConfig
 from rt2_jax.report.report import read_report
 from rt2_jax.report.run import describe_checkpoint, evaluate
 from rt2_jax.tokens.action_text import action_text
-from rt2_jax.tokens.vocabulary import DEFAULT_VOCABULARY, Vocabulary
+from rt2_jax.tokens.vocabulary import Vocabulary
 
-CARD = DEFAULT_VOCABULARY.parents[1] / "cards" / "tabletop.json"
+CARD = "tabletop"
 SIZE = 24
 
 
