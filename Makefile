@@ -8,13 +8,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CORE_VENV := .venv-core
 OUT ?= runs/demo
-# What neither compiles a model of some size, nor renders, nor loads TensorFlow; each takes seconds.
-FAST := tests/actions tests/data tests/files tests/fit tests/inputs tests/policy tests/tokens \
+# What neither compiles models, nor renders, nor loads TensorFlow: two and a half minutes of one core.
+FAST := tests/actions tests/data tests/files tests/inputs tests/tokens \
 	tests/evaluate/test_evaluate_statistics.py tests/evaluate/test_evaluate_text.py \
+	tests/models/test_models_config.py tests/models/test_models_golden.py \
 	tests/report/test_report_comparison.py tests/report/test_report_pages.py \
-	tests/train/test_train_config.py tests/train/test_train_losses.py tests/train/test_train_metrics.py \
-	tests/train/test_train_optimizer.py tests/test_apart.py tests/test_cli_door.py tests/test_configs.py \
-	tests/test_house.py tests/test_typed.py
+	$(addprefix tests/sim/test_sim_,$(addsuffix .py,contract describe lexicon plans splits)) \
+	$(addprefix tests/train/test_train_,$(addsuffix .py,config losses metrics optimizer)) \
+	tests/test_cli_door.py tests/test_configs.py tests/test_extras.py tests/test_house.py tests/test_typed.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint docs test-core test-fast test-faults gl clean
