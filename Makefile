@@ -8,9 +8,17 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CORE_VENV := .venv-core
 OUT ?= runs/demo
+# What neither compiles models, nor renders, nor loads TensorFlow: two and a half minutes of one core.
+FAST := tests/actions tests/data tests/files tests/inputs tests/tokens \
+	tests/evaluate/test_evaluate_statistics.py tests/evaluate/test_evaluate_text.py \
+	tests/models/test_models_config.py tests/models/test_models_golden.py \
+	tests/report/test_report_comparison.py tests/report/test_report_pages.py \
+	$(addprefix tests/sim/test_sim_,$(addsuffix .py,contract describe lexicon plans splits)) \
+	$(addprefix tests/train/test_train_,$(addsuffix .py,config losses metrics optimizer)) \
+	tests/test_cli_door.py tests/test_configs.py tests/test_extras.py tests/test_house.py tests/test_typed.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs test-core test-faults gl clean
+.PHONY: help demo test lint docs test-core test-fast test-faults gl clean
 
 help:  ## what this Makefile can do
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +35,9 @@ demo: $(READY) gl  ## build data, co-fine-tune from the shipped VLM, evaluate in
 
 test: lint gl  ## lint, import contracts and the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-fast: $(READY)  ## the quick tests, for daily work (under two minutes on two cores)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(FAST)
 
 test-faults: $(READY) gl  ## every attack of the fault suite (45 minutes), with the table of docs/reliability.md
 	RT2_FAULTS=full $(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or not slow" tests/faults

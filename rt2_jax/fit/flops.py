@@ -8,7 +8,7 @@ embeddings, which are gathers; and T5's relative bias, whose small product a bat
 
 import dataclasses
 
-from rt2_jax.models.config import EncoderDecoderConfig, ModelConfig, PrefixLmConfig
+from rt2_jax.models.config import EncoderDecoderConfig, ModelConfig, PrefixLmConfig, VitConfig
 
 ACTION_TOKENS = 8  # terminate, six of motion, the gripper: RT-2 (arXiv 2307.15818), section 3.2
 
@@ -53,7 +53,7 @@ def forward_flops(config: ModelConfig, prompt_len: int, target_len: int) -> Flop
     if isinstance(text, PrefixLmConfig):
         length = prefix + target_len - 1  # the last target token is only predicted
         return _images(config) + Flops(decoder=_prefix_lm(text, length, length).flops) + head
-    return _read(config, prompt_len) + Flops(decoder=_decoder(text, target_len, target_len, prefix).flops) + head
+    return _read(config, text, prompt_len) + Flops(decoder=_decoder(text, target_len, target_len, prefix).flops) + head
 
 
 def train_flops(config: ModelConfig, prompt_len: int, target_len: int) -> Flops:
@@ -80,7 +80,7 @@ def recomputed_flops(config: ModelConfig, prompt_len: int, target_len: int) -> i
     else:
         stacks = [_encoder(text, prefix), _decoder(text, target_len, target_len, prefix)]
         cross = _cross_keys_values(text, prefix)
-    stacks += [_vit(config) for _ in range(config.num_images)]
+    stacks += [_vit(config.vision, config.tokens_per_image)] * config.num_images if config.vision else []
     if config.remat == "dots":
         return sum(stack.attention for stack in stacks)
     return sum(stack.flops - stack.last for stack in stacks) + cross
@@ -93,7 +93,7 @@ def prefill_flops(config: ModelConfig, prompt_len: int, max_len: int) -> Flops:
         layers = Flops(decoder=_prefix_lm(text, prefix, prefix).flops)
         return _images(config) + layers + Flops(logits=_head(config, 1))
     # The decoder's step on the pad gives the first token's logits.
-    return _read(config, prompt_len) + decode_step_flops(config, prompt_len, max_len)
+    return _read(config, text, prompt_len) + decode_step_flops(config, prompt_len, max_len)
 
 
 def decode_step_flops(config: ModelConfig, prompt_len: int, max_len: int) -> Flops:
@@ -155,9 +155,9 @@ def _head(config: ModelConfig, tokens: int) -> int:
     return _product(tokens, config.text.width, config.vocab_size)
 
 
-def _read(config: ModelConfig, prompt_len: int) -> Flops:
+def _read(config: ModelConfig, text: EncoderDecoderConfig, prompt_len: int) -> Flops:
     """Images and prompt through an encoder-decoder's encoder, and the keys and values its decoder makes of them."""
-    text, prefix = config.text, prefix_len(config, prompt_len)
+    prefix = prefix_len(config, prompt_len)
     return _images(config) + Flops(encoder=_encoder(text, prefix).flops, decoder=_cross_keys_values(text, prefix))
 
 
@@ -165,13 +165,14 @@ def _images(config: ModelConfig) -> Flops:
     """One example's images, to tokens of the language model."""
     if config.vision is None:
         return Flops()
-    projection = _product(config.tokens_per_image, config.vision.width, config.text.width)
-    return Flops(vision=_patches(config) + _vit(config).flops, image_projection=projection) * config.num_images
+    tokens, vision = config.tokens_per_image, config.vision
+    projection = _product(tokens, vision.width, config.text.width)
+    of_one = Flops(vision=_patches(config, vision) + _vit(vision, tokens).flops, image_projection=projection)
+    return of_one * config.num_images
 
 
-def _patches(config: ModelConfig) -> int:
+def _patches(config: ModelConfig, vision: VitConfig) -> int:
     """One image's pixels to the first layer's tokens: the convolutions of the stem, the patch embedding."""
-    vision = config.vision
     side, channels, flops = config.image_size, 3, 0
     for features in vision.stem_widths:
         side //= 2
@@ -181,8 +182,7 @@ def _patches(config: ModelConfig) -> int:
     return flops + _product(config.tokens_per_image, patch * patch * channels, vision.width)
 
 
-def _vit(config: ModelConfig) -> _Stack:
-    vision, tokens = config.vision, config.tokens_per_image
+def _vit(vision: VitConfig, tokens: int) -> _Stack:
     heads = vision.heads * vision.head_dim
     return _Stack(
         vision.layers, tokens, tokens, vision.width, heads,

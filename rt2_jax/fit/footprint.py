@@ -46,7 +46,11 @@ def footprint(config: ModelConfig, prompt_len: int) -> Footprint:
     state = TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, jax.eval_shape(optimizer.init, params))
     frames = (1, config.num_images, config.image_size, config.image_size, 3)
     images, prompt = jax.ShapeDtypeStruct(frames, jnp.uint8), jax.ShapeDtypeStruct((1, prompt_len), jnp.int32)
-    _, cache = jax.eval_shape(lambda *inputs: backbone.prefill(*inputs, ACTION_TOKENS + 1), params, images, prompt)
+
+    def prefill(params: Any, images: jax.Array, prompt: jax.Array) -> tuple[jax.Array, Any]:
+        return backbone.prefill(params, images, prompt, ACTION_TOKENS + 1)
+
+    _, cache = jax.eval_shape(prefill, params, images, prompt)
     numbers = count(params)
     return Footprint(float32=4 * numbers, bfloat16=2 * numbers, train_state=_bytes(state), cache=_bytes(cache))
 

@@ -17,6 +17,6 @@ class TrainState:
         opt_state: the optimizer's state, over the trainable parameters alone.
     """
 
-    step: jax.Array
+    step: Any  # like the others, of arrays, their shapes or their shardings
     params: Any
     opt_state: Any

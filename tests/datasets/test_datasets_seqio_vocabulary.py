@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from rt2_jax.actions import load_card
 from rt2_jax.datasets import tasks
 from rt2_jax.datasets.seqio_vocabulary import SeqioVocabulary
+from rt2_jax.datasets.tabletop.tasks import tabletop_steps
 from rt2_jax.tokens import Vocabulary, action_text, bins_of_tokens
 from rt2_jax.tokens.adapt import adapt_vocabulary, append_pieces
 from rt2_jax.tokens.families import FAMILIES
@@ -66,7 +67,7 @@ def test_actions_are_prepared_in_the_vocabularys_own_words(adapted, built):
 
     def bins_of(vocabulary):
         task = tasks.register_robot_task(
-            "spelt_action", folder, card, tasks.tabletop_steps, use_last_step=True, vocabulary=vocabulary
+            "spelt_action", folder, card, tabletop_steps, use_last_step=True, vocabulary=vocabulary
         )
         dataset = task.get_dataset(split="train", shuffle=False, try_in_mem_cache=False).take(50)
         targets = [found["targets"] for found in dataset.as_numpy_iterator()]
