@@ -70,8 +70,8 @@ def add_data(verbs) -> None:
 
     inspect = add_verb(
         kinds, "inspect", _data_inspect, "count prepared examples and draw some of them",
-        "Prints tables of the tasks under DATA/prepared and of the frames that they share, with bytes, and draws\n"
-        "a sheet of examples with prompts and targets.",
+        "Prints tables of the tasks under DATA/prepared and of the frames that they share, with their bytes,\n"
+        "and draws a sheet of examples with prompts and targets.",
     )  # fmt: skip
     inspect.add_argument("--data", type=path, required=True, help="the folder with prepared data")
     inspect.add_argument("--tasks", type=names, default=None, help="comma-separated tasks (default: all prepared)")

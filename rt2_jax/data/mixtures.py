@@ -15,7 +15,7 @@ import msgspec
 from rt2_jax.data.schedule import MAX_WEIGHT
 from rt2_jax.data.sealed import is_there, read_sealed
 from rt2_jax.errors import UserError
-from rt2_jax.files.writing import whole_folder
+from rt2_jax.files.writing import clear_leftovers, whole_folder
 from rt2_jax.typed import build, check_fields, shown
 
 FORMAT = 1
@@ -61,6 +61,7 @@ def record_mixture(data_dir: str | pathlib.Path, mixture: Mixture) -> None:
     if _is_recorded(data_dir, mixture.name):
         try:
             if list(read_mixture(data_dir, mixture.name).items()) == list(mixture.weights.items()):
+                clear_leftovers(folder, KIND)
                 return
         except UserError:
             pass  # damaged: it is written anew

@@ -16,10 +16,12 @@ from rich.progress import Progress
 from rt2_jax.actions.embodiment import Embodiment, difference
 from rt2_jax.data.frames import FOLDER as FRAMES_FOLDER
 from rt2_jax.data.frames import INDEX_NAME as FRAMES_INDEX_NAME
+from rt2_jax.data.frames import KIND as FRAMES_KIND
 from rt2_jax.data.frames import FramesIndex, FramesReader, frames_folder
 from rt2_jax.data.mixtures import FOLDER as MIXTURES_FOLDER
 from rt2_jax.data.mixtures import record_mixture
 from rt2_jax.data.records import (
+    KIND,
     SPLITS,
     PreparedIndex,
     again,
@@ -37,6 +39,7 @@ from rt2_jax.datasets.tasks import ActionFeature, FrameFeature, PromptFeature
 from rt2_jax.datasets.tfds_folder import INFO_NAME
 from rt2_jax.datasets.tfds_reading import check_dataset, check_source, dataset_identity, reading, task_folder
 from rt2_jax.errors import UserError
+from rt2_jax.files.writing import clear_leftovers
 from rt2_jax.progress import progress_bar
 from rt2_jax.tokens.vocabulary import Vocabulary
 
@@ -167,7 +170,9 @@ class _Preparing:
             differing = _difference(index, self._vocabulary, source, self._limits, embodiment)
             if differing:
                 raise UserError(f"{folder} was prepared {differing}; {again(self._data_dir, task.name)}")
+            clear_leftovers(folder, KIND)
             for ref in index.frames:
+                clear_leftovers(self._data_dir / "prepared" / ref.folder, FRAMES_KIND)
                 FramesReader(self._data_dir / "prepared", ref, task.name, again(self._data_dir, task.name))
             return index
         cameras = self._frames(task, split, source)
@@ -211,6 +216,7 @@ class _Preparing:
             if not is_there(path, FRAMES_INDEX_NAME) or (self._overwrite and folder not in self._written):
                 wanted.append(camera)
                 continue
+            clear_leftovers(path, FRAMES_KIND)
             known = KnownFrames.open(self._data_dir, dataset, tfds_split, camera, fix)
             differing = _frames_difference(known.index, source, self._limits)
             if differing:

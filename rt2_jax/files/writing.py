@@ -64,12 +64,12 @@ def whole_folder(
             are not those written.
     """
     path = check_target(target, kind, sources=sources, overwrite=overwrite)
-    partial, old = (path.with_name(f".{path.name}.rt2-{name}") for name in ("partial", "old"))
+    owner, partial, old = _beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise write_error(path, error) from error
-    with Owner(path.with_name(f".{path.name}.rt2-owner"), f"{kind} {path}"):
+    with Owner(owner, f"{kind} {path}"):
         if old.is_dir() and not path.exists():
             os.rename(old, path)  # a process was killed between the two renames below
         for leftover in (partial, old):
@@ -92,6 +92,22 @@ def whole_folder(
                 os.rename(old, path)  # interrupted between the two renames above
             for leftover in (partial, old):
                 shutil.rmtree(leftover, ignore_errors=True)
+
+
+def clear_leftovers(target: str | pathlib.Path, kind: str) -> None:
+    """Removes what a killed process left beside a folder that is whole; nothing while a living one writes it anew."""
+    path = pathlib.Path(target).resolve()
+    owner, partial, old = _beside(path)
+    if path.is_dir() and owner.is_file():
+        with contextlib.suppress(UserError), Owner(owner, f"{kind} {path}"):
+            for leftover in (partial, old):
+                shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _beside(path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path, pathlib.Path]:
+    """Beside a folder: who writes it, what is being written, and what was there before."""
+    owner, partial, old = (path.with_name(f".{path.name}.rt2-{name}") for name in ("owner", "partial", "old"))
+    return owner, partial, old
 
 
 def seal(

@@ -1,6 +1,7 @@
 """Frames to tokens of the language model: the ViT alone on every image, then a projection (arXiv 2209.06794, 3.1)."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from rt2_jax.models.config import ModelConfig
@@ -18,12 +19,27 @@ def vision_parts(config: ModelConfig) -> tuple[nn.Module | None, nn.Module | Non
     return vision, Linear(config.text.width, dtype, ("patch", "embed"), FAN_IN)
 
 
+def frames_shown(images: jax.Array) -> jax.Array:
+    """bool[B, N], which frames of uint8[B, N, H, W, 3] are there.
+
+    Where an example has several, a black one stands for one that is not: the episode is younger than the history. The
+    reader, the closed loop and augmentation agree on that, so that no other array has to travel with the frames.
+    """
+    if images.shape[1] == 1:
+        return jnp.ones(images.shape[:2], bool)
+    return jnp.any(images != 0, axis=(2, 3, 4))
+
+
 def image_tokens(vision: nn.Module | None, projection: nn.Module | None, images, like):
-    """uint8[B, N, H, W, 3] -> [B, N * tokens_per_image, width], in the dtype and width of ``like`` [B, T, width]."""
+    """uint8[B, N, H, W, 3] -> [B, N * tokens_per_image, width], in the dtype and width of ``like`` [B, T, width].
+
+    And their mask bool[B, N * tokens_per_image], False on frames that are not there.
+    """
     batch, count = images.shape[:2]
     if vision is None:
-        return jnp.zeros((batch, 0, like.shape[-1]), like.dtype)
+        return jnp.zeros((batch, 0, like.shape[-1]), like.dtype), jnp.ones((batch, 0), bool)
     frames = images.reshape(batch * count, *images.shape[2:])
     frames = constrain(frames, "activation_batch", None, None, None)
     tokens = projection(vision(frames.astype(jnp.float32) / 127.5 - 1.0))
-    return tokens.reshape(batch, -1, tokens.shape[-1])
+    tokens = tokens.reshape(batch, -1, tokens.shape[-1])
+    return tokens, jnp.repeat(frames_shown(images), tokens.shape[1] // count, axis=1)

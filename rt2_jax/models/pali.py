@@ -34,8 +34,8 @@ class Pali(nn.Module):
     def encode(self, images, prompt):
         """uint8[B, N, H, W, 3], int32[B, T] -> (encoder output [B, S, width], mask bool[B, S]), images before text."""
         text = self.token_embedding(prompt)
-        tokens = image_tokens(self.vision, self.image_projection, images, text)
-        mask = jnp.concatenate([jnp.ones(tokens.shape[:2], bool), prompt != PAD_ID], axis=1)
+        tokens, shown = image_tokens(self.vision, self.image_projection, images, text)
+        mask = jnp.concatenate([shown, prompt != PAD_ID], axis=1)
         return self.encoder(jnp.concatenate([tokens, text], axis=1), mask), mask
 
     def prefill(self, images, prompt, max_len: int):

@@ -35,9 +35,9 @@ class PalmE(nn.Module):
         text = self.config.text
         ids = framed(prompt, text.bos_id, text.separator_id)
         embedded = self.token_embedding(ids)
-        tokens = image_tokens(self.vision, self.image_projection, images, embedded)
+        tokens, shown = image_tokens(self.vision, self.image_projection, images, embedded)
         x = jnp.concatenate([tokens, embedded], axis=1)
-        mask = jnp.concatenate([jnp.ones(tokens.shape[:2], bool), ids != PAD_ID], axis=1)
+        mask = jnp.concatenate([shown, ids != PAD_ID], axis=1)
         if text.image_id is None or not images.shape[1]:
             return x, mask
         source = interleaved(ids == text.image_id, images.shape[1], self.config.tokens_per_image)

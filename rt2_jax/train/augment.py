@@ -3,11 +3,14 @@
 import jax
 import jax.numpy as jnp
 
+from rt2_jax.models.image_tokens import frames_shown
 from rt2_jax.train.config import AugmentConfig
 
 
 def augment(images: jax.Array, rng: jax.Array, config: AugmentConfig) -> jax.Array:
     """Jitters each example; an example's images all get the same draw, for they show one scene.
+
+    Of several images, those that are black stay so: they are none (`models.image_tokens.frames_shown`).
 
     Args:
         images: uint8[B, N, H, W, 3].
@@ -17,6 +20,7 @@ def augment(images: jax.Array, rng: jax.Array, config: AugmentConfig) -> jax.Arr
     Returns:
         uint8[B, N, H, W, 3].
     """
+    shown = frames_shown(images)[..., None, None, None]
     keys = dict(zip(("brightness", "contrast", "shift"), jax.random.split(rng, 3), strict=True))
     rows = (images.shape[0], 1, 1, 1, 1)
     if config.shift:
@@ -27,11 +31,11 @@ def augment(images: jax.Array, rng: jax.Array, config: AugmentConfig) -> jax.Arr
     x = images.astype(jnp.float32)
     if config.contrast:
         factor = jax.random.uniform(keys["contrast"], rows, minval=1 - config.contrast, maxval=1 + config.contrast)
-        mean = jnp.mean(x, axis=(1, 2, 3, 4), keepdims=True)
+        mean = jnp.mean(x, axis=(1, 2, 3, 4), keepdims=True, where=shown)
         x = (x - mean) * factor + mean
     if config.brightness:
         x += 255.0 * jax.random.uniform(keys["brightness"], rows, minval=-config.brightness, maxval=config.brightness)
-    return jnp.clip(jnp.round(x), 0, 255).astype(jnp.uint8)
+    return jnp.where(shown, jnp.clip(jnp.round(x), 0, 255).astype(jnp.uint8), 0)
 
 
 def _shift(images: jax.Array, move: jax.Array) -> jax.Array:

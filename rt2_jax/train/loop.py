@@ -16,7 +16,7 @@ from rt2_jax.bundle.params import tree_bytes
 from rt2_jax.bundle.spec import BundleSpec, bundle_spec, write_spec
 from rt2_jax.bundle.steps import CHECKPOINTS_DIR, step_identity
 from rt2_jax.data.reader import BatchReader, make_reader
-from rt2_jax.data.records import read_embodiments
+from rt2_jax.data.records import read_embodiments, read_index
 from rt2_jax.errors import UserError
 from rt2_jax.files.disk import check_space, raise_if_disk_full
 from rt2_jax.files.writing import write_error, write_text
@@ -253,9 +253,19 @@ class Data:
         self._host = host_rows(program.batch["task"].sharding, config.batch_size)
 
     def check(self) -> None:
-        """Opens both splits, so that what is wrong with them is known before anything compiles."""
+        """Opens both splits, so that what is wrong with them is known before anything compiles.
+
+        Raises:
+            UserError: that, or the data have another number of images than the model.
+        """
         for split in ("train", "validation") if self._config.eval_every else ("train",):
             self.reader(split, 0).close()
+        images, wanted = (
+            read_index(self._config.data_dir, self.tasks[0], "train").num_images,
+            self._shapes["images"].shape[1],
+        )
+        if images != wanted:
+            raise UserError(f"the data have {images} images an example, the model takes {wanted}; change num_images")
 
     def reader(self, split: str, start_example: int) -> BatchReader:
         """The mixture of the train split; of the validation split, every task alike and the same order in every run."""
@@ -275,14 +285,7 @@ class Data:
         )
 
     def put(self, batch: Batch) -> dict[str, jax.Array]:
-        """This host's rows as global arrays.
-
-        Raises:
-            UserError: the data have another number of images than the model.
-        """
-        images, wanted = batch.images.shape[1], self._shapes["images"].shape[1]
-        if images != wanted:
-            raise UserError(f"the data have {images} images an example, the model takes {wanted}; change num_images")
+        """This host's rows as global arrays."""
         return {
             name: jax.make_array_from_process_local_data(self._shapes[name].sharding, array, self._shapes[name].shape)
             for name, array in batch.tree().items()

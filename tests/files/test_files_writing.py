@@ -8,7 +8,7 @@ import pytest
 from rt2_jax.errors import UserError
 from rt2_jax.files import writing
 from rt2_jax.files.manifest import check_sealed, list_files
-from rt2_jax.files.writing import check_target, whole_file, whole_folder
+from rt2_jax.files.writing import check_target, clear_leftovers, whole_file, whole_folder
 
 
 def write(target, text="new", **options):
@@ -157,6 +157,24 @@ def test_a_write_that_was_killed_between_its_renames_loses_nothing(tmp_path):
         raise ZeroDivisionError
     assert (tmp_path / "out" / "weights").read_text() == "old"
     assert os.listdir(tmp_path) == ["out"]
+
+
+def test_what_a_killed_write_left_beside_a_whole_folder_is_cleared_away(tmp_path):
+    target = tmp_path / "out"
+    with whole_folder(target, "dataset") as partial:
+        (partial / "records").write_text("r")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("rt2_jax.files.writing.Owner.__enter__", lambda self: pytest.fail("it is being written"))
+            clear_leftovers(target, "dataset")  # not there yet
+        clear_leftovers(tmp_path, "dataset")
+    (tmp_path / ".out.rt2-owner").write_text("{}")
+    (tmp_path / ".out.rt2-partial").mkdir()
+    clear_leftovers(target, "dataset")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    with whole_folder(target, "dataset") as partial:
+        clear_leftovers(target, "dataset")
+        (partial / "records").write_text("new")
+    assert (target / "records").read_text() == "new"
 
 
 def test_a_write_that_is_interrupted_between_its_renames_puts_the_old_one_back(tmp_path, monkeypatch):

@@ -123,6 +123,31 @@ def test_order_of_images_matters():
     assert jnp.abs(one - two).max() > 1e-3
 
 
+@pytest.mark.parametrize("name", ["two_images", "gemma"])
+def test_a_frame_that_is_not_there_changes_nothing(name):
+    config = VARIANTS[name]
+    two, one = make_backbone(config), make_backbone(config.replace(num_images=1))
+    images, prompt, target = inputs(config)
+    params = draw(two)
+    images[:2, 0] = 0  # black: these episodes have just begun
+    found = jax.jit(two.logits)(params, images, prompt, target)
+    alone = jax.jit(one.logits)(params, images[:, 1:], prompt, target)
+    np.testing.assert_allclose(found[:2], alone[:2], atol=1e-5)
+    assert jnp.abs(found[2] - alone[2]).max() > 1e-3
+    first, cache = jax.jit(two.prefill, static_argnums=3)(params, images, prompt, 3)
+    np.testing.assert_allclose(first, found[:, 0], atol=1e-5)
+    second, _ = jax.jit(two.decode_step)(params, cache, target[:, 0], jnp.int32(0))
+    np.testing.assert_allclose(second, found[:, 1], atol=1e-5)
+
+
+def test_a_black_frame_that_is_the_only_one_is_seen():
+    backbone = make_backbone(BASE)
+    images, prompt, target = inputs(BASE)
+    params = draw(backbone)
+    logits = jax.jit(backbone.logits)
+    assert jnp.abs(logits(params, images * 0, prompt, target) - logits(params, images, prompt, target)).max() > 1e-3
+
+
 def cross_entropy_and_gradient(config, params):
     backbone, (images, prompt, target) = make_backbone(config), inputs(config)
 

@@ -156,6 +156,19 @@ def test_brightness_and_contrast_keep_type_and_range():
     assert np.all(flat == 100)
 
 
+def test_frames_that_are_not_there_stay_black_and_change_no_others():
+    images = IMAGES.copy()
+    images[1, 0] = 0
+    config = AugmentConfig(brightness=0.5, contrast=0.9, shift=2)
+    out = np.asarray(augment(jnp.asarray(images), jax.random.key(0), config))
+    assert not out[1, 0].any() and out[1, 1].any()
+    as_before = np.asarray(augment(jnp.asarray(IMAGES), jax.random.key(0), config))
+    assert np.array_equal(out[[0, 2, 3]], as_before[[0, 2, 3]])
+    grey = jnp.asarray(np.stack([np.zeros((1, 2, 2, 3)), np.full((1, 2, 2, 3), 100)], axis=1), jnp.uint8)
+    # Contrast is about the mean of the frames that are there.
+    assert np.all(np.asarray(augment(grey, jax.random.key(1), AugmentConfig(contrast=0.5)))[:, 1] == 100)
+
+
 def test_a_shift_moves_all_images_of_an_example_alike():
     out = np.asarray(augment(jnp.asarray(IMAGES), jax.random.key(2), AugmentConfig(shift=2)))
     moved = 0
