@@ -65,9 +65,7 @@ def test_one_bundle_acts_for_both_and_only_validly(run):
     frames = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
     seen = {}
     for robot, width, steps in ((ARM, 8, 1), (PUSHER, 2, 2)):
-        rows = [
-            policy.act(frames, ["7"] * 8, "plan", jax.random.key(seed), embodiment=robot.name) for seed in range(6)
-        ]
+        rows = [policy.act(frames, ["7"] * 8, "plan", jax.random.key(seed), embodiment=robot.name) for seed in range(6)]
         bins = np.concatenate([output.chunk_bins for output in rows])
         assert bins.shape == (48, steps, width)
         assert robot.bins.allowed[np.arange(width), bins].all()
