@@ -59,6 +59,7 @@ def evaluate(
     seed: int = 0,
     controls: Sequence[str] = CONTROLS,
     mode: str = "action",
+    embodiment: str | None = None,
     verify: bool = True,
     title: str | None = None,
     command: str | None = None,
@@ -79,6 +80,7 @@ def evaluate(
       seed: of the first episode.
       controls: run beside the policy on the seen and the emergent splits; () runs none.
       mode: "action", or "plan" to have the policy state a plan before each action.
+      embodiment: which of the checkpoint's robots is driven; needed only where it knows several.
       verify: hold every byte of the checkpoints to its hash.
       title: of the page; the checkpoint's folder's name by default.
       command: what the report says it was made by; this process's command line by default.
@@ -118,13 +120,15 @@ def evaluate(
         model = make_policy(bundle)
     else:
         model = make_text_model(bundle, bundle.spec.prompt_len or PROMPT_LEN)
+    # The held-out tasks say themselves whose actions they are.
+    driver = model.acting_as(model.embodiment(embodiment).name) if jobs else model
     max_len = bundle.spec.target_len or ANSWER_LEN
     runs: list[ClosedLoopResult] = []
     scores, web, before = None, [], None
     if data:
         scores, web = run_offline(model, data, held_out, examples, max_len, progress)
     if jobs:
-        runs = [run_closed_loop(model, jobs, mode, progress)]
+        runs = [run_closed_loop(driver, jobs, mode, progress)]
     if reference is not None:
         old = load_bundle(reference, verify=False)  # verified above
         old_model = make_text_model(old, old.spec.prompt_len or PROMPT_LEN)
