@@ -241,3 +241,5 @@ def test_options_that_would_be_ignored_are_refused(tmp_path, capsys):
     assert "--dtype" in one_line([*export, "--dtype", "bfloat16"], capsys)
     sample = ["sample", "--checkpoint", tmp_path, "--image", tmp_path / "x.png", "--prompt", "x"]
     assert "--mode" in one_line([*sample, "--mode", "plan"], capsys)
+    for of_robot in (["--embodiment", "arm"], ["--state", "1"]):
+        assert "give them with --instruction" in one_line([*sample, *of_robot], capsys)

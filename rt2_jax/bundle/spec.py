@@ -86,14 +86,17 @@ class BundleSpec:
             "vocabulary": vocabulary,
             "embodiments": {name: with_hash(embodiment) for name, embodiment in self.embodiments.items()},
             "grammar": self.grammar and {"sha256": self.grammar.sha256},
+            "step": self.step,
+        }
+        optional = {
             "prompt_len": self.prompt_len,
             "target_len": self.target_len,
-            "image_size": self.model.image_size,
-            "step": self.step,
+            "image_size": self.prompt_len and self.model.image_size,
             "tasks": self.tasks if self.tasks is None else dict(self.tasks),
-            "sources": list(self.sources),
+            "sources": list(self.sources) or None,
+            "exported_from": self.exported_from,
         }
-        return fields if self.exported_from is None else fields | {"exported_from": self.exported_from}
+        return fields | {name: value for name, value in optional.items() if value is not None}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any], where: str = BUNDLE_FILE) -> "BundleSpec":
@@ -120,7 +123,9 @@ class BundleSpec:
         for name, embodiment in embodiments.items():
             if embodiment.name != name:
                 raise UserError(f"{where}: embodiments.{shown(name)} has a card named {shown(embodiment.name)}; {ANEW}")
-        lacks = [name for name in ("vocabulary", "prompt_len", "target_len") if getattr(raw, name) is None]
+        lacks = [
+            name for name in ("vocabulary", "prompt_len", "target_len", "image_size") if getattr(raw, name) is None
+        ]
         if bool(embodiments) != bool(raw.grammar) or (embodiments and lacks):
             has = "embodiments" if embodiments else "grammar"
             raise UserError(f"{where}: it has {has} of what an action needs, and not the rest; {ANEW}")

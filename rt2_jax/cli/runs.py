@@ -69,6 +69,7 @@ def add_eval(verbs) -> None:
         help="held-out examples for each task, %(type)s (default 256)",
     )  # fmt: skip
     evaluate.add_argument("--mode", choices=("action", "plan"), default="action", help="plan: think before each action")
+    evaluate.add_argument("--embodiment", type=text, help="who is driven, where the checkpoint knows several robots")
     evaluate.add_argument("--no-controls", action="store_true", help="leave out the controls")
     evaluate.add_argument(
         "--seed", type=count(0, MAX_SEED), default=0, help="another seed, other episodes: %(type)s (default 0)"
@@ -93,6 +94,7 @@ def _eval(arguments) -> None:
         episodes=arguments.episodes,
         examples=arguments.examples,
         mode=arguments.mode,
+        embodiment=arguments.embodiment,
         controls=() if arguments.no_controls else CONTROLS,
         seed=arguments.seed,
         verify=not arguments.no_verify,

@@ -196,8 +196,13 @@ def check_reads(folder: pathlib.Path, data_dir: pathlib.Path, tasks: Sequence[st
             )
 
 
-def check_drives(folder: pathlib.Path, environments: EnvironmentSource) -> str | None:
+def check_drives(folder: pathlib.Path, environments: EnvironmentSource, embodiment: str | None = None) -> str | None:
     """Which of a checkpoint's embodiments an environment is, found before any work: the one of its action numbers.
+
+    Args:
+      folder: the checkpoint.
+      environments: what is to be driven.
+      embodiment: its name, where action numbers do not tell; None takes the one that the environment says, if any.
 
     Returns:
       The embodiment's name; None for weights that know no robot, which are refused when they are asked to act.
@@ -213,14 +218,15 @@ def check_drives(folder: pathlib.Path, environments: EnvironmentSource) -> str |
         for name, embodiment in known.items()
         if (embodiment.space.names, embodiment.space.units) == (spec.action_names, spec.action_units)
     ]
-    if spec.embodiment:
-        if known and spec.embodiment not in known:
-            raise UserError(f"{where} is embodiment {spec.embodiment!r}, unknown to {folder}: {', '.join(known)}")
-        fitting = [name for name in known if name == spec.embodiment]
+    named = embodiment or spec.embodiment
+    if named:
+        if known and named not in known:
+            raise UserError(f"{where} is embodiment {named!r}, unknown to {folder}: {', '.join(known)}")
+        fitting = [name for name in known if name == named]
     if len(fitting) > 1:
         raise UserError(
-            f"{where}: the embodiments {', '.join(fitting)} of {folder} have its action numbers; say in its spec which "
-            "one it is: embodiment=..."
+            f"{where}: the embodiments {', '.join(fitting)} of {folder} have its action numbers; say which one it "
+            "is by --embodiment, or in its spec"
         )
     name = fitting[0] if fitting else next(iter(known), None)
     if name is not None:

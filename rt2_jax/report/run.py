@@ -60,6 +60,7 @@ def evaluate(
     seed: int = 0,
     controls: Sequence[str] = CONTROLS,
     mode: str = "action",
+    embodiment: str | None = None,
     verify: bool = True,
     title: str | None = None,
     command: str | None = None,
@@ -81,6 +82,7 @@ def evaluate(
       seed: of the first episode.
       controls: run beside the policy on the splits that ask for them; () runs none.
       mode: "action", or "plan" to have the policy state a plan before each action.
+      embodiment: which of the checkpoint's robots is driven; needed only where it knows several.
       verify: hold every byte of the checkpoints to its hash.
       title: of the page; the checkpoint's folder's name by default.
       command: what the report says it was made by; this process's command line by default.
@@ -112,7 +114,7 @@ def evaluate(
         if episodes:
             environments = opened.enter_context(contextlib.closing(open_environments(env)))
             jobs = closed_loop_jobs(environments.spec, splits, skills, episodes, seed, controls)
-            robot = check_drives(pathlib.Path(checkpoint), environments)
+            robot = check_drives(pathlib.Path(checkpoint), environments, embodiment)
         for folder in (checkpoint, *([] if reference is None else [reference])):
             check_reads(pathlib.Path(folder), data, held_out)
         if reference is not None:

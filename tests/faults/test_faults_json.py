@@ -37,6 +37,9 @@ LEFT_OUT = (
     "-*.num_steps",
     "-*card.image_size",
     "-*.instructions",
+    # At its default, or the card has another hash.
+    "-*card.bins.*",
+    *(f"-*card.{name}" for name in ("robot", "gripper", "control_hz", "cameras", "history", "chunk", "proprioception")),
 )
 IN_INDEX = (*IN_CARD, "*source", "*dropped", "*longest_*")
 T5 = ("+*", "-num_decoder_layers", "*eos_token_id", "*pad_token_id", "*decoder_start_token_id", "*architectures*")

@@ -1,6 +1,7 @@
 """One model, several robots: trained on all of them, it answers each with actions of its own."""
 
 import json
+import re
 import shutil
 
 import jax
@@ -9,7 +10,9 @@ import pytest
 
 import rt2_jax
 from rt2_jax.actions import ActionBins, ActionSpace, Embodiment, load_card
+from rt2_jax.cli import main
 from rt2_jax.errors import UserError
+from rt2_jax.inputs.images import encode_jpeg
 from rt2_jax.train.config import make_config
 from rt2_jax.train.loop import train
 
@@ -62,11 +65,7 @@ def test_one_bundle_acts_for_both_and_only_validly(run):
     frames = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
     seen = {}
     for robot, width, steps in ((ARM, 8, 1), (PUSHER, 2, 2)):
-        rows = [
-            policy.act(frames, ["7"] * 8, mode, jax.random.key(seed), embodiment=robot.name)
-            for mode in ("action", "plan")
-            for seed in range(3)
-        ]
+        rows = [policy.act(frames, ["7"] * 8, "plan", jax.random.key(seed), embodiment=robot.name) for seed in range(6)]
         bins = np.concatenate([output.chunk_bins for output in rows])
         assert bins.shape == (48, steps, width)
         assert robot.bins.allowed[np.arange(width), bins].all()
@@ -75,6 +74,22 @@ def test_one_bundle_acts_for_both_and_only_validly(run):
     assert len(np.unique(seen["pusher"])) > 12 and len(np.unique(seen["tabletop"][..., 1:])) > 100
     with pytest.raises(UserError, match="acts for 2 embodiments; name one of: tabletop, pusher"):
         policy.act(frames, ["7"] * 8, rng=jax.random.key(0))
+
+
+def test_the_command_line_names_who_acts(run, tmp_path, capsys):
+    (tmp_path / "frame.jpg").write_bytes(encode_jpeg(np.zeros((32, 32, 3), np.uint8)))
+    asked = ["sample", "--checkpoint", str(run[1]), "--image", str(tmp_path / "frame.jpg"), "--instruction", "7"]
+    assert main(asked) != 0
+    assert "acts for 2 embodiments; name one of: tabletop, pusher" in capsys.readouterr().err
+    assert main([*asked, "--embodiment", "pusher", "--state", "1"]) != 0
+    assert "pusher has no proprioception, and states are given" in capsys.readouterr().err
+    assert main([*asked, "--embodiment", "pusher"]) == 0
+    said = capsys.readouterr().out
+    # Two actions of two numbers: the integers, then metres, step by step.
+    integers = np.array(said.splitlines()[0].split(), int)
+    numbers = np.array([float(found) for found in re.findall(r"d[xy] +([+-][\d.]+) m", said)])
+    np.testing.assert_allclose(numbers, PUSHER.bins.decode(integers.reshape(2, 2)).ravel(), atol=1e-4)
+    assert "step 1" in said
 
 
 def test_a_run_goes_on_with_both_and_refuses_another_meaning_of_one(run, two_robots, prepared, tmp_path):

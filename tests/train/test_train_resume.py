@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from rt2_jax.actions.bins import ActionBins
-from rt2_jax.actions.embodiment import Embodiment, card_to_json, load_card, with_hash
+from rt2_jax.actions.embodiment import Embodiment, load_card, with_hash
 from rt2_jax.actions.space import arm_space
 from rt2_jax.bundle.spec import BundleSpec, bundle_spec
 from rt2_jax.bundle.steps import step_identity
@@ -140,25 +140,27 @@ def test_actions_that_mean_something_else_are_refused(before):
     check_meaning(BundleSpec.from_json(before["bundle"]), {}, where)
     space = arm_space(0.08, 0.3)
     other = before["bundle"] | {"embodiments": {"tabletop": with_hash(Embodiment("tabletop", ActionBins(space)))}}
-    with pytest.raises(UserError, match=f"{where} was trained with actions of tabletop of which the upper"):
+    with pytest.raises(
+        UserError, match=f"{where} was trained with actions of tabletop of which the lower bound of dx is -0.08"
+    ):
         check_meaning(BundleSpec.from_json(other), robots, where)
     with pytest.raises(UserError, match="of which dimensions is None"):
         check_meaning(BundleSpec.from_json(before["bundle"] | {"embodiments": {}, "grammar": None}), robots, where)
 
 
-def test_a_step_of_the_release_before_embodiments_goes_on(before, small_fields, prepared):
+def before_embodiments(bundle, version):
+    """The content of a bundle.json as the first two formats had it."""
+    bundle = json.loads(json.dumps(bundle))
+    (card,) = (one["card"] for one in bundle.pop("embodiments").values())
+    bins = card["bins"]
+    keep = ("name", "description", "statistics", "num_episodes", "num_steps", "image_size", "instructions")
+    first = {"format": 1, "space": bins["space"]} | {name: card[name] for name in keep}
+    return bundle | {"format": version, "card": first, "bins": bins}
+
+
+def test_a_step_of_the_release_before_embodiments_goes_on(before, small_fields):
     card = load_card("tabletop")
-    old = json.loads(json.dumps(before))
-    del old["bundle"]["embodiments"]
-    first = card_to_json(card)
-    first["space"] = first.pop("bins")["space"]
-    keep = ("name", "description", "space", "statistics", "num_episodes", "num_steps", "image_size", "instructions")
-    old["bundle"] |= {
-        "format": 2,
-        "card": {"format": 1} | {name: first[name] for name in keep},
-        "bins": {"space": card.space.to_json(), "num_bins": 256, "decoding": "centre"}
-        | {"continue_token": 1, "terminate_token": 0},
-    }
+    old = before | {"bundle": before_embodiments(before["bundle"], 2)}
     # What that release hashed: the bins, as they were written.
     digest = hashlib.sha256(json.dumps(old["bundle"]["bins"], sort_keys=True).encode()).hexdigest()
     assert old["data"]["reach"]["bins"] == digest
@@ -204,7 +206,7 @@ def test_actions_of_another_card_are_refused_by_a_run(three_steps, small_fields,
     for split, count in (("train", 40), ("validation", 10)):
         prepared.write_split(tmp_path / "data", "reach", split, count, 0, card="fractal20220817_data")
     before = contents(three_steps)
-    with pytest.raises(UserError, match="was trained with actions of which .* in the prepared data it is"):
+    with pytest.raises(UserError, match="was trained with actions of fractal.* of which .* in the prepared data it is"):
         train(make_config({**small_fields, "data_dir": str(tmp_path / "data")}), three_steps)
     assert contents(three_steps) == before
 
@@ -215,7 +217,7 @@ def test_a_run_of_an_earlier_release_goes_on_with_a_note(three_steps, small_fiel
     (newest / "manifest.json").unlink()
     path = newest / "progress" / "metadata"
     progress = json.loads(path.read_text())
-    progress["bundle"]["format"] = 1
+    progress["bundle"] = before_embodiments(progress["bundle"], 1)
     path.write_text(json.dumps({name: progress[name] for name in ("step", "example", "bundle")}))
     assert train(make_config({**small_fields, "steps": int(newest.name) + 1}), tmp_path / "run") == 0
     assert f"note: step {newest.name} was saved by an earlier release, without its config" in capfd.readouterr().err
