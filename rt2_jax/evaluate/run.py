@@ -215,8 +215,8 @@ def check_drives(folder: pathlib.Path, environments: EnvironmentSource, embodime
     spec, where = environments.spec, f"environment {environments.name}"
     fitting = [
         name
-        for name, embodiment in known.items()
-        if (embodiment.space.names, embodiment.space.units) == (spec.action_names, spec.action_units)
+        for name, each in known.items()
+        if (each.space.names, each.space.units) == (spec.action_names, spec.action_units)
     ]
     named = embodiment or spec.embodiment
     if named:

@@ -9,7 +9,7 @@ import seqio
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from rt2_jax.actions import DatasetCard, arm_space
+from rt2_jax.actions import ActionBins, Embodiment, arm_space
 from rt2_jax.cli import main
 from rt2_jax.data.reader import PreparedSplit, make_reader
 from rt2_jax.data.records import read_index
@@ -23,7 +23,7 @@ from rt2_jax.inputs.images import encode_jpeg
 from rt2_jax.tokens import Vocabulary
 from rt2_jax.train.verify import verify
 
-CARD = DatasetCard("two_cameras", arm_space(0.1, 0.3))
+BINS = ActionBins(arm_space(0.1, 0.3))
 LENGTHS = (3, 1)  # steps of the episodes; each step has frames of its own
 SIZES = {"front": (16, 16), "wrist": (12, 20)}
 
@@ -65,9 +65,9 @@ def steps(episode):
     return {"image": dict(rows["observation"]), "action": rows["action"], "instruction": instruction}
 
 
-def register(data, name="mine", function=steps, **options):
-    options = {"cameras": ("wrist", "front"), "history": 2, "use_last_step": True} | options
-    register_robot_task(name, data / "two_cameras/1.0.0", CARD, function, **options)
+def register(data, name="mine", function=steps, *, cameras=("wrist", "front"), history=2, **options):
+    card = Embodiment("two_cameras", BINS, cameras=cameras, history=history)
+    register_robot_task(name, data / "two_cameras/1.0.0", card, function, use_last_step=True, **options)
 
 
 def once(data, *names, **options):
@@ -76,7 +76,7 @@ def once(data, *names, **options):
 
 def test_three_tasks_of_a_dataset_hold_its_frames_once(tmp_path, built):
     (tmp_path / "tabletop_robot").symlink_to(built / "tabletop_robot")
-    card = DatasetCard("mine", arm_space(0.04, 0.3))
+    card = Embodiment("mine", ActionBins(arm_space(0.04, 0.3)))
     register_robot_task("third", tmp_path / "tabletop_robot/1.0.0", card, tabletop.tabletop_steps)
     names = ("tabletop_robot_action", "tabletop_robot_plan", "third")
     indices = prepare(tmp_path, names, ("train",), show_progress=False)
@@ -132,9 +132,9 @@ def test_a_task_with_fewer_cameras_shares_the_frames(data):
     [
         ({"cameras": ("back",)}, r"task mine: camera 'back' is not among those that its function gives \(front, wrist"),
         ({"history": 4}, "mine/train: history is 4 frames, its longest episode has 3; lower history"),
-        ({"history": 0}, "task mine: history is 0; choose 1 to 256"),
-        ({"cameras": ()}, "task mine: cameras are .*name at least one"),
-        ({"cameras": ("front", "front")}, "task mine: cameras are .*each once"),
+        ({"history": 0}, "card: history is 0"),
+        ({"cameras": ()}, "card two_cameras: cameras are .*name at least one"),
+        ({"cameras": ("front", "front")}, "card two_cameras: cameras are .*each once"),
     ],
 )
 def test_cameras_and_histories_that_are_not_there_are_one_line(data, options, message):

@@ -248,7 +248,7 @@ def test_of_several_robots_the_environment_s_is_taken_and_never_guessed(written,
     assert [(row["split"], row["episodes"]) for row in report["summary"]] == [("yellow", 2)]
     # Two robots of the same numbers: the environment says which.
     twins = save_policy(tmp_path / "twins", card_of(SPACE), dataclasses.replace(card_of(SPACE), name="other"))
-    with pytest.raises(UserError, match="the embodiments pusher, other of .* have its action numbers; say in its spec"):
+    with pytest.raises(UserError, match="the embodiments pusher, other of .* have its action numbers; say which one"):
         check_drives(twins, open_environments("pusher:Pusher"))
     named = "import dataclasses, pusher\nclass Named(pusher.Pusher):\n"
     (written / "broken.py").write_text(

@@ -56,7 +56,7 @@ def test_a_model_of_two_frames_trains_from_prepared_data(wiring, fields, tmp_pat
         fields = {**fields, "model": {**fields["model"], "size": "tiny_palm_e", "text": text}}
     train(make_config({**fields, "augment": {"brightness": 0.2, "shift": 2}}), tmp_path)
     bundle = load_bundle(tmp_path)
-    assert bundle.backbone.config.num_images == 2 and bundle.meta["step"] == 2
+    assert bundle.backbone.config.num_images == 2 and bundle.spec.step == 2
 
 
 def test_another_number_of_images_than_the_models_is_refused(fields, tmp_path):
