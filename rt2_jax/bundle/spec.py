@@ -268,7 +268,7 @@ def model_hash(model: Mapping[str, Any]) -> str:
 def same_meaning(one: BundleSpec, other: BundleSpec) -> str | None:
     """The first field in which two contents of bundle.json mean different things, or None."""
     for field in dataclasses.fields(BundleSpec):
-        values = [getattr(spec, field.name) for spec in (one, other)]
+        values: list[Any] = [getattr(spec, field.name) for spec in (one, other)]
         if field.name == "model":
             values = [model_hash(model.to_json()) for model in values]
         if field.name == "vocabulary":

@@ -247,7 +247,7 @@ def read_meaning(opened: Opened) -> Vocabulary:
     path = directory / VOCABULARY_FILE
     vocabulary = Vocabulary.load(path)
     check_vocabulary(spec, vocabulary.sha256, str(path))
-    _check_integers(spec, vocabulary, directory)
+    _check_integers(spec.vocabulary.integer_ids, vocabulary, directory)
     if spec.grammar is None:
         return vocabulary
     grammar = grammar_of(vocabulary, spec.embodiments).sha256
@@ -287,11 +287,10 @@ def merge_bundle(bundle: LoadedBundle) -> LoadedBundle:
     return dataclasses.replace(bundle, backbone=make_backbone(model), params=params, spec=spec)
 
 
-def _check_integers(spec: BundleSpec, vocabulary: Vocabulary, directory: pathlib.Path) -> None:
+def _check_integers(saved: Sequence[int] | None, vocabulary: Vocabulary, directory: pathlib.Path) -> None:
     found = vocabulary.integer_ids.tolist()
     # Bundles of earlier releases do not have them.
-    saved = found if spec.vocabulary.integer_ids is None else spec.vocabulary.integer_ids
-    for integer, (wanted, token) in enumerate(itertools.zip_longest(saved, found)):
+    for integer, (wanted, token) in enumerate(itertools.zip_longest(found if saved is None else saved, found)):
         if wanted != token:
             raise UserError(
                 f"{directory}: the integer {integer} is token {wanted} in {BUNDLE_FILE}, {token} in its vocabulary; "
