@@ -168,6 +168,7 @@ class _Preparing:
         if is_prepared(folder) and not self._overwrite:
             index = read_index(self._data_dir, task.name, split)
             differing = _difference(index, self._vocabulary, source, self._limits, embodiment)
+            differing = differing or _other_frames(index, task)
             if differing:
                 raise UserError(f"{folder} was prepared {differing}; {again(self._data_dir, task.name)}")
             clear_leftovers(folder, KIND)
@@ -202,12 +203,11 @@ class _Preparing:
 
     def _frames(self, task: seqio.Task, split: str, source: str) -> list[KnownFrames]:
         """The frames of a task's cameras, in order; written where they are not there yet."""
-        feature, dataset = _frame_feature(task), _frames_of(task)
-        tfds_split = feature.splits.get(split, split)
+        dataset, tfds_split = _frames_of(task), _tfds_split(task, split)
         fix = again(self._data_dir, task.name)
         if any(known.index.dataset != dataset for known in self._known.values()):
             self._known = {}
-        folders = {camera: frames_folder(dataset, tfds_split, camera) for camera in feature.cameras}
+        folders = _folders(task, split)
         wanted = []
         for camera, folder in folders.items():
             path = self._data_dir / "prepared" / folder
@@ -263,6 +263,16 @@ def _frames_of(task: seqio.Task) -> str:
     return task.source.tfds_dataset.builder.info.full_name
 
 
+def _tfds_split(task: seqio.Task, split: str) -> str:
+    return _frame_feature(task).splits.get(split, split)
+
+
+def _folders(task: seqio.Task, split: str) -> dict[str, str]:
+    """The folder of each camera's frames, below ``prepared``, in the cameras' order."""
+    whose = _frames_of(task), _tfds_split(task, split)
+    return {camera: frames_folder(*whose, camera) for camera in _frame_feature(task).cameras}
+
+
 def _kind(task: seqio.Task) -> str:
     inputs = task.output_features["inputs"]
     return inputs.kind if isinstance(inputs, PromptFeature) else "text"
@@ -290,6 +300,22 @@ def _difference(
             return f"from another {field.replace('_', ' ')} ({str(found)[:12]}, now {str(value)[:12]})"
     differing = difference(index.embodiment, embodiment, told=True)
     return differing and f"when {differing[0]} was {differing[1]}, now {differing[2]}"
+
+
+def _other_frames(index: PreparedIndex, task: seqio.Task) -> str | None:
+    """How a prepared split shows other frames than the task does now, or is of another kind; None when it is as now."""
+    found = {ref.camera: ref.folder for ref in index.frames}
+    wanted = _folders(task, index.split)
+    pairs = {
+        "kind": (index.kind, _kind(task)),
+        "history": (index.history, _frame_feature(task).history),
+        "cameras": (list(found), list(wanted)),
+        "frames": (found, wanted),
+    }
+    for what, (old, new) in pairs.items():
+        if old != new:
+            return f"with {what} {old}, now {new}"
+    return None
 
 
 def _frames_difference(index: FramesIndex, source: str, limits: Limits) -> str | None:

@@ -172,6 +172,24 @@ def test_another_size_for_a_second_task_is_refused_and_overwritten(data):
         make_reader(data, {"mine": 1.0}, "train", 4, 0, 32, 16)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"history": 1}, "with history 2, now 1"),
+        ({"mode": "plan"}, "with kind action, now plan"),
+        ({"cameras": ("front", "wrist")}, r"with cameras \['wrist', 'front'\], now \['front', 'wrist'\]"),
+        ({"splits": {"train": "train[:1]"}}, r"with frames .*train\[:1\]/wrist"),
+    ],
+)
+def test_a_split_that_shows_other_frames_than_its_task_is_refused(data, change, message):
+    register(data)
+    once(data, image_size=16)
+    assert once(data, image_size=16)[0].history == 2
+    register(data, **change)
+    with pytest.raises(UserError, match=f"mine/train was prepared {message}.*; run .*--tasks mine --overwrite"):
+        once(data, image_size=16)
+
+
 def test_another_function_behind_a_cameras_name_is_noticed(data):
     register(data, cameras=("front",), history=1)
     register(data, "other", lambda episode: steps(episode) | {"image": {"front": steps(episode)["image"]["wrist"]}},
