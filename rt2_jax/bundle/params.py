@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from rt2_jax.errors import UserError
+from rt2_jax.errors import UserError, first_line
 
 
 def restore_params(path: pathlib.Path, abstract: Any) -> Any:
@@ -48,12 +48,6 @@ def check_shapes(stored: Any, wanted: Any, where: str, what: str) -> None:
 def tree_bytes(arrays: Any) -> int:
     """Bytes of a tree's arrays, whole and once: several hosts write their shards to one folder."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(arrays))
-
-
-def first_line(error: BaseException) -> str:
-    """The start of an error's text, for a message of one line."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:200]
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rt2_jax.cli import BROKEN_PIPE, INTERNAL, INTERRUPTED, TERMINATED, WRONG
-from rt2_jax.errors import UserError
+from rt2_jax.errors import UserError, first_line
 
 _LINE = 1000  # characters of a message
 
@@ -204,7 +204,6 @@ def _internal_error(error: BaseException) -> int:
 
     from rt2_jax import __version__
 
-    first = (str(error).strip() or "no message").splitlines()[0]
     try:
         handle, name = tempfile.mkstemp(prefix="rt2-error-", suffix=".log")
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
@@ -213,7 +212,7 @@ def _internal_error(error: BaseException) -> int:
         where = f"the traceback is in {name}"
     except OSError as refused:
         where = f"the traceback could not be written ({refused.strerror})"
-    _print(f"rt2: internal error: {type(error).__name__}: {first[:300]}; {where}; please report it")
+    _print(f"rt2: internal error: {type(error).__name__}: {first_line(error, 300)}; {where}; please report it")
     return INTERNAL
 
 

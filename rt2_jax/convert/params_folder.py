@@ -14,8 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore
 
-from rt2_jax.bundle.params import first_line
-from rt2_jax.errors import UserError
+from rt2_jax.errors import UserError, first_line
 
 # Hosts that restore a part of an array read whole chunks: smaller ones waste less, larger ones are fewer.
 CHUNK_BYTES = 32 << 20

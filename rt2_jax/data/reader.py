@@ -16,7 +16,7 @@ import numpy as np
 
 from rt2_jax.data.records import PreparedIndex, Record, again, decode_record, prepared_dir, read_index
 from rt2_jax.data.schedule import MixtureSchedule, make_schedule, shuffled_index
-from rt2_jax.errors import UserError
+from rt2_jax.errors import UserError, first_line
 from rt2_jax.inputs.batch import Batch
 from rt2_jax.inputs.images import decode_image
 
@@ -50,7 +50,7 @@ class PreparedSplit:
             try:
                 found = len(grain.sources.ArrayRecordDataSource([str(path)]))
             except (RuntimeError, ValueError, OSError) as error:
-                raise UserError(f"{path} cannot be read ({_first_line(error)}); {self._mend}") from error
+                raise UserError(f"{path} cannot be read ({first_line(error)}); {self._mend}") from error
             if found != count:
                 raise UserError(f"{path} holds {found} records, its index says {count}; {self._mend}")
         self._source = grain.sources.ArrayRecordDataSource([str(path) for path in self._paths])
@@ -95,7 +95,7 @@ class PreparedSplit:
     def _corrupt(self, key: int, error: Exception) -> UserError:
         file = int(np.searchsorted(self._ends, key, side="right"))
         place = key - (int(self._ends[file - 1]) if file else 0)
-        return UserError(f"{self._paths[file]}: record {place} is corrupt ({_first_line(error)}); {self._mend}")
+        return UserError(f"{self._paths[file]}: record {place} is corrupt ({first_line(error)}); {self._mend}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -341,7 +341,3 @@ def _common_shape(
                     f"raise {what}_len to {longest}, or prepare it with that limit, which leaves longer examples out"
                 )
     return _Shape(rows, first.num_images, wanted["image_size"], prompt_len, target_len)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:200]

@@ -3,7 +3,7 @@
 import importlib
 import pathlib
 
-from rt2_jax.errors import UserError
+from rt2_jax.errors import UserError, first_line
 from rt2_jax.tokens.vocabulary import Vocabulary
 
 
@@ -37,10 +37,9 @@ def registered_by(module: str, data_dir: pathlib.Path, vocabulary: Vocabulary) -
 
 def _told(error: BaseException) -> str:
     """The type and first line of an error, and the line of the user's code that it came from."""
-    first = (str(error).strip() or "no message").splitlines()[0][:200]
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     name = "" if trace is None else trace.tb_frame.f_code.co_filename
     where = f" at {name}:{trace.tb_lineno}" if name and not name.startswith("<") else ""
-    return f"{type(error).__name__}: {first}{where}"
+    return f"{type(error).__name__}: {first_line(error)}{where}"

@@ -158,13 +158,6 @@ def register_image_text_task(
     return _add_task(name, folder, {"image": tfds.decode.SkipDecoding()}, examples, splits, vocabulary)
 
 
-def arm_action(action: Tensors) -> tf.Tensor:
-    """float32[T, 8] (`actions.ARM`) of RT-1's action fields, as fractal20220817_data and the tabletop record them."""
-    terminate = tf.cast(action["terminate_episode"][:, :1] == 1, tf.float32)
-    moves = [action[key] for key in ("world_vector", "rotation_delta", "gripper_closedness_action")]
-    return tf.concat([terminate, *moves], axis=1)
-
-
 def _add_task(
     name: str,
     folder: str | pathlib.Path,

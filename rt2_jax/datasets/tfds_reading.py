@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 
 from rt2_jax.datasets.tabletop.build import build_again
 from rt2_jax.datasets.tfds_folder import BUILD_NAME, INFO_NAME, KIND
-from rt2_jax.errors import UserError
+from rt2_jax.errors import UserError, first_line
 from rt2_jax.files.manifest import MANIFEST_NAME, Manifest, find_damage, read_manifest, told
 
 # What comes out of reading files that are not what they were when they were written.
@@ -76,7 +76,7 @@ def check_source(task: seqio.Task, split: str) -> None:
     except Exception as error:
         # TFDS and TensorFlow word a mismatch in many ways; nothing of the task's own code has run yet.
         raise UserError(
-            f"{task.name}/{split}: {folder} is not as the task expects ({_first_line(error)}); compare the features in "
+            f"{task.name}/{split}: {folder} is not as the task expects ({first_line(error)}); compare the features in "
             "its features.json"
         ) from error
 
@@ -107,7 +107,7 @@ def reading(folder: pathlib.Path | None, what: str) -> Iterator[None]:
         damage = isinstance(error, _DAMAGE) or "parse serialized" in text
         if folder is None or not damage or "Traceback" in text:
             raise
-        raise UserError(f"{what}: {folder} is damaged ({_first_line(error)}); {_again(folder)}") from error
+        raise UserError(f"{what}: {folder} is damaged ({first_line(error)}); {_again(folder)}") from error
 
 
 def _manifest(folder: pathlib.Path) -> Manifest | None:
@@ -124,7 +124,7 @@ def _open(folder: pathlib.Path) -> None:
         builder.info.features.get_serialized_info()
     except Exception as error:
         # Malformed JSON fails in as many ways as TFDS, protobuf and the features' own code have.
-        raise UserError(f"{folder} is no dataset that TFDS opens ({_first_line(error)}); {_again(folder)}") from error
+        raise UserError(f"{folder} is no dataset that TFDS opens ({first_line(error)}); {_again(folder)}") from error
     for path in paths:
         if not path.is_file():
             raise UserError(f"{folder}: {path.name} is missing; {_again(folder)}")
@@ -132,8 +132,3 @@ def _open(folder: pathlib.Path) -> None:
 
 def _again(folder: pathlib.Path) -> str:
     return build_again(folder) if (folder / BUILD_NAME).is_file() else "copy or download the dataset again"
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return (lines[0].strip() if lines else type(error).__name__)[:200]

@@ -10,7 +10,7 @@ import pathlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from rt2_jax.errors import UserError
+from rt2_jax.errors import UserError, first_line
 from rt2_jax.files.manifest import MANIFEST_NAME, check_sealed, list_files, make_manifest, read_manifest, told
 from rt2_jax.files.owner import Owner
 
@@ -201,5 +201,5 @@ def sync(path: pathlib.Path) -> None:
 
 def write_error(path: pathlib.Path, error: Exception) -> UserError:
     """What to tell a user whose disk refused a write."""
-    reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    reason = getattr(error, "strerror", None) or first_line(error)
     return UserError(f"cannot write {path}: {reason}; free space or choose another folder, then run the same command")

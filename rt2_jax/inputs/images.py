@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from rt2_jax.errors import UserError
+from rt2_jax.errors import UserError, first_line
 
 # Pillow reads dozens of formats more; some of its readers raise what they like, and EPS would start Ghostscript.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
@@ -60,8 +60,7 @@ def _opened(data: bytes, read: Callable):
             f"image: {len(data)} bytes that do not decode (they begin like no image of a known format); {_SEND}"
         ) from error
     except Exception as error:  # Pillow's readers raise many types for bytes that are not as they should be
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise UserError(f"image: {len(data)} bytes that do not decode ({reason}); {_SEND}") from error
+        raise UserError(f"image: {len(data)} bytes that do not decode ({first_line(error)}); {_SEND}") from error
 
 
 def _check_png(data: bytes) -> None:

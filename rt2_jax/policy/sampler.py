@@ -14,11 +14,11 @@ import numpy as np
 from rt2_jax.errors import UserError
 from rt2_jax.models.backbone import Backbone, Params
 from rt2_jax.tokens.grammar import FORBIDDEN, Grammar
+from rt2_jax.tokens.vocabulary import Vocabulary
 
 # A forbidden token's logit: finite, so that no sum or difference of logits makes NaN, and below every allowed one's.
 _FORBIDDEN_LOGIT = -1e30
 _LOGIT_LIMIT = 1e9
-_PAD, _EOS = 0, 1
 
 
 @jax.tree_util.register_dataclass
@@ -120,7 +120,7 @@ def make_sampler(
         # An EOS that must come next is written at once: an action costs `width` model calls, not one more.
         closing = ~done & jnp.asarray(ends_next)[state] & (index + 1 < max_len)
         tokens = samples.tokens.at[:, index].set(jnp.where(done, samples.tokens[:, index], token))
-        tokens = tokens.at[:, index + 1].set(jnp.where(closing, _EOS, _PAD), mode="drop")
+        tokens = tokens.at[:, index + 1].set(jnp.where(closing, Vocabulary.eos_id, Vocabulary.pad_id), mode="drop")
         state = jnp.where(closing, grammar.end, state)
         return {
             "step": index + 1,
@@ -140,9 +140,9 @@ def make_sampler(
             "step": jnp.int32(0),
             "state": start_state.astype(jnp.int32),
             "done": start_state == grammar.end,
-            "token": jnp.full(batch, _PAD, jnp.int32),
+            "token": jnp.full(batch, Vocabulary.pad_id, jnp.int32),
             "samples": Samples(
-                tokens=jnp.full((batch, max_len), _PAD, jnp.int32),
+                tokens=jnp.full((batch, max_len), Vocabulary.pad_id, jnp.int32),
                 lengths=jnp.zeros(batch, jnp.int32),
                 logprob=jnp.zeros(batch, jnp.float32),
             ),

@@ -14,7 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from rt2_jax.bundle.params import check_shapes, first_line, tree_bytes
+from rt2_jax.bundle.params import check_shapes, tree_bytes
 from rt2_jax.bundle.spec import model_hash
 from rt2_jax.bundle.steps import (
     CHECKPOINTS_DIR,
@@ -28,7 +28,7 @@ from rt2_jax.bundle.steps import (
     why_changed,
     why_unsealed,
 )
-from rt2_jax.errors import UserError
+from rt2_jax.errors import UserError, first_line
 from rt2_jax.files.disk import check_space, raise_if_disk_full
 from rt2_jax.files.manifest import read_manifest, shares
 from rt2_jax.files.writing import seal, write_text

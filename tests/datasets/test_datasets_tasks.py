@@ -9,13 +9,14 @@ import tensorflow_datasets as tfds
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rt2_jax.actions import ActionBins, ActionSpace, Embodiment, arm_space, load_card
+from rt2_jax.actions import ActionBins, Embodiment, arm_space, load_card
 from rt2_jax.data.mixtures import MIXTURES, ROBOT, WEB
 from rt2_jax.data.reader import PreparedSplit, make_reader
 from rt2_jax.data.records import read_index
 from rt2_jax.datasets import tasks
 from rt2_jax.datasets.prepare import Limits, _SplitWriter, prepare
 from rt2_jax.datasets.seqio_vocabulary import SeqioVocabulary
+from rt2_jax.datasets.tabletop import tasks as tabletop
 from rt2_jax.datasets.tfds_folder import FolderSpec, finish, make_ready, write_shard
 from rt2_jax.errors import UserError
 from rt2_jax.inputs.images import encode_jpeg
@@ -50,7 +51,7 @@ def test_the_seqio_vocabulary_decodes_and_compares_as_ours():
 
 @pytest.fixture
 def registered(built):
-    return tasks.register(built)
+    return tabletop.register(built)
 
 
 def take(name, split="train"):
@@ -65,7 +66,7 @@ def raw(built, name):
 
 
 def test_registering_again_replaces_and_names_every_task(built, registered):
-    assert set(registered) == {*ROBOT, *WEB} == set(tasks.register(built))
+    assert set(registered) == {*ROBOT, *WEB} == set(tabletop.register(built))
     assert set(MIXTURES) <= set(seqio.MixtureRegistry.names())
     for name in registered:
         assert set(seqio.TaskRegistry.get(name).splits) == {"train", "validation"}
@@ -132,11 +133,11 @@ def test_mixtures_stream_through_seqio_too(registered):
 
 def test_nothing_built_is_a_clear_error(tmp_path):
     with pytest.raises(UserError, match="holds neither tabletop_robot nor tabletop_web; run `rt2 data build`"):
-        tasks.register(tmp_path)
+        tabletop.register(tmp_path)
     with pytest.raises(UserError, match="task mine: no dataset in .*dataset_info.json is missing"):
-        tasks.register_robot_task("mine", tmp_path, load_card("tabletop"), tasks.tabletop_steps)
+        tasks.register_robot_task("mine", tmp_path, load_card("tabletop"), tabletop.tabletop_steps)
     with pytest.raises(UserError, match="mode 'talk' is unknown; choose one of action, plan"):
-        tasks.register_robot_task("mine", tmp_path, load_card("tabletop"), tasks.tabletop_steps, mode="talk")
+        tasks.register_robot_task("mine", tmp_path, load_card("tabletop"), tabletop.tabletop_steps, mode="talk")
 
 
 # --- preparing --------------------------------------------------------------------------------------------------------
@@ -187,7 +188,7 @@ def test_prepared_splits_are_kept_until_something_differs(data, tmp_path):
 def test_a_split_prepared_with_another_card_is_refused(data):
     def register(translation):
         card = Embodiment("mine", ActionBins(arm_space(translation, 0.3)))
-        tasks.register_robot_task("mine", data / "tabletop_robot/1.0.0", card, tasks.tabletop_steps)
+        tasks.register_robot_task("mine", data / "tabletop_robot/1.0.0", card, tabletop.tabletop_steps)
         return card
 
     card = register(0.04)
@@ -198,43 +199,6 @@ def test_a_split_prepared_with_another_card_is_refused(data):
     with pytest.raises(UserError, match=r"prepared when the lower bound of dx was -0.04, now -0.05; run .*--overwrite"):
         prepare(data, ["mine"], ("train",), show_progress=False)
     assert prepare(data, ["mine"], ("train",), overwrite=True, show_progress=False)[0].embodiment.space.high[1] == 0.05
-
-
-def test_a_target_is_a_chunk_of_actions_and_the_prompt_tells_robot_and_state(data):
-    """Two numbers of the tabletop's arm as a robot of its own, with the height of its commands as its state."""
-    space = ActionSpace(("dx", "dy"), (-0.04, -0.04), (0.04, 0.04), ("m", "m"))
-    state = ActionBins(ActionSpace(("z",), (-0.04,), (0.04,), ("m",)), num_bins=9, first=100)
-    robot = Embodiment("mine", ActionBins(space, num_bins=33), robot="left arm", chunk=3, proprioception=state)
-
-    def steps(episode):
-        rows = tasks.tabletop_steps(episode)
-        return rows | {"action": rows["action"][:, 1:3], "state": rows["action"][:, 3:4]}
-
-    def register(steps):
-        folder = data / "tabletop_robot/1.0.0"
-        tasks.register_robot_task("mine", folder, robot, steps, use_last_step=True, mode="plan")
-        return prepare(data, ["mine"], ("train",), overwrite=True, show_progress=False)[0]
-
-    index = register(steps)
-    assert index.embodiment == robot
-    raw = tfds.builder_from_directory(data / "tabletop_robot/1.0.0").as_dataset(split="train", shuffle_files=False)
-    read = iter(PreparedSplit(data, "mine", "train").read(range(index.num_examples)))
-    for episode in raw.as_numpy_iterator():
-        rows = [step["action"]["world_vector"] for step in tfds.as_numpy(episode["steps"])]
-        moves = np.array(rows)
-        for number in range(len(moves)):
-            record, _ = next(read)
-            prompt, target = WORDS.decode(record.prompt), WORDS.decode(record.target)
-            assert re.fullmatch(r"Instruction for the left arm: .* State: 1\d\d", prompt)
-            integers = np.array(target.split("Action: ")[1].split(), int).reshape(3, 2)
-            wanted = moves[[min(number + ahead, len(moves) - 1) for ahead in range(3)], :2]
-            assert np.abs(robot.bins.decode(integers) - wanted).max() <= robot.bins.bin_size[0] / 2 + 1e-6
-            height = state.decode(np.array([int(prompt.split()[-1])]))
-            assert abs(height[0] - moves[number, 2]) <= state.bin_size[0] / 2 + 1e-6
-    with pytest.raises(UserError, match="mine: its function gives no 'state', only action, image, instruction, plan"):
-        register(tasks.tabletop_steps)
-    with pytest.raises(UserError, match=r"action: shape \(\d+, 8\), needs 2 numbers last \(dx dy\)"):
-        register(lambda episode: tasks.tabletop_steps(episode) | {"state": steps(episode)["state"]})
 
 
 def _unknown_field():
@@ -263,7 +227,7 @@ def test_a_task_of_another_vocabulary_is_refused(data, tmp_path):
     other = tmp_path / "other.model"
     other.write_bytes(WORDS.path.read_bytes() + _unknown_field())
     tasks.register_image_text_task(
-        "mine", data / "tabletop_web/1.0.0", tasks._annotations_of("vqa"), str, vocabulary=Vocabulary.load(other)
+        "mine", data / "tabletop_web/1.0.0", tabletop._annotations_of("vqa"), str, vocabulary=Vocabulary.load(other)
     )
     with pytest.raises(UserError, match="task mine is registered with vocabulary .*other.model, asked for"):
         prepare(data, ["mine"], show_progress=False)

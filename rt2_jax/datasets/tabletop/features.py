@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from rt2_jax.datasets.arm import arm_fields
 from rt2_jax.datasets.tabletop.demonstrations import Demonstration, WebImage
 
 ROBOT_NAME = "tabletop_robot"
@@ -49,20 +50,13 @@ def robot_example(demonstration: Demonstration) -> dict[str, Any]:
     steps = []
     last = len(demonstration.frames) - 1
     for number, (frame, action) in enumerate(zip(demonstration.frames, demonstration.actions, strict=True)):
-        # RT-1's one-hot: terminate, arm and gripper, base.
-        terminate = np.array([1, 0, 0] if action[0] >= 0.5 else [0, 1, 0], np.int32)
         steps.append(
             {
                 "observation": {
                     "image": io.BytesIO(frame),
                     "natural_language_instruction": demonstration.instruction,
                 },
-                "action": {
-                    "world_vector": action[1:4],
-                    "rotation_delta": action[4:7],
-                    "gripper_closedness_action": action[7:8],
-                    "terminate_episode": terminate,
-                },
+                "action": arm_fields(action),
                 "plan": demonstration.plans[number],
                 "reward": np.float32(number == last),
                 "is_first": number == 0,

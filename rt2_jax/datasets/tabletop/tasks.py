@@ -8,9 +8,10 @@ import tensorflow as tf
 
 from rt2_jax.actions import load_card
 from rt2_jax.data.mixtures import MIXTURES
+from rt2_jax.datasets.arm import arm_action
 from rt2_jax.datasets.tabletop import features
 from rt2_jax.datasets.tabletop.write import CARD_NAME
-from rt2_jax.datasets.tasks import MODES, Tensors, arm_action, register_image_text_task, register_robot_task
+from rt2_jax.datasets.tasks import MODES, Tensors, register_image_text_task, register_robot_task
 from rt2_jax.datasets.tfds_reading import check_dataset, holds_dataset
 from rt2_jax.errors import UserError
 from rt2_jax.inputs import prompts

@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 from rich.progress import Progress
 
 from rt2_jax.actions import action_statistics, load_card, save_card
+from rt2_jax.datasets.arm import arm_action
 from rt2_jax.datasets.tabletop import features as rlds
 from rt2_jax.datasets.tabletop.demonstrations import RobotJob, WebJob, play_demonstrations, render_web, simulator_pool
 from rt2_jax.datasets.tfds_folder import FolderSpec, Shard, Work, finish, make_ready, owned, write_shard
@@ -185,11 +186,9 @@ def _write_card(spec: FolderSpec) -> None:
     files = [str(spec.path(shard)) for shard in spec.shards() if shard.split == "train"]
     decoders = {"steps": tfds.decode.SkipDecoding()}
     for record in tf.data.TFRecordDataset(files).as_numpy_iterator():
-        steps = tfds.as_numpy(spec.features.deserialize_example(record, decoders=decoders)["steps"])
-        terminate = steps["action"]["terminate_episode"][:, :1].astype(np.float32)
-        parts = [steps["action"][name] for name in ("world_vector", "rotation_delta", "gripper_closedness_action")]
-        actions.append(np.concatenate([terminate, *parts], axis=1))
-        instructions[steps["observation"]["natural_language_instruction"][0].decode()] = None
+        steps = spec.features.deserialize_example(record, decoders=decoders)["steps"]
+        actions.append(arm_action(steps["action"]).numpy())
+        instructions[steps["observation"]["natural_language_instruction"][0].numpy().decode()] = None
         episodes += 1
     everything = np.concatenate(actions)
     size = int(spec.parameters["image_size"])
