@@ -20,7 +20,7 @@ from rt2_jax.actions.bins import ActionBins
 from rt2_jax.actions.space import ActionSpace
 from rt2_jax.errors import UserError
 from rt2_jax.files.writing import write_text
-from rt2_jax.typed import Count, Positive, build, check_fields, read_json, shown, shown_path
+from rt2_jax.typed import Count, Positive, build, check_fields, join, read_json, shown, shown_path
 
 FIRST_CARD_FORMAT, CARD_FORMAT = 1, 2
 CARD_DIR = pathlib.Path(__file__).resolve().parents[1] / "resources" / "cards"
@@ -225,8 +225,11 @@ def card_from_json(fields: Mapping[str, Any], where: str = "card", path: str = "
             f"{where}: card format {shown(version)}, this release reads {FIRST_CARD_FORMAT} and {CARD_FORMAT}; "
             "write it anew"
         )
-    if version == FIRST_CARD_FORMAT and "space" in fields:
-        fields["bins"] = {"space": fields.pop("space")}
+    if version == FIRST_CARD_FORMAT:
+        later = [key for key in fields if key not in (*_TOLD, "space")]
+        if later:
+            raise UserError(f"{where}: unknown key {join(path, later[0])} in a card of format 1; make it format 2")
+        fields["bins"] = {"space": fields.pop("space", None)}
     return build(Embodiment, fields, where, path)
 
 

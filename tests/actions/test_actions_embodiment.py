@@ -186,6 +186,15 @@ def test_an_embodiment_that_cannot_be_is_refused(change, message):
         dataclasses.replace(load_card("tabletop"), **change)
 
 
+def test_a_card_of_the_first_format_is_read_as_what_it_was():
+    card = load_card("tabletop")
+    first = {"format": 1, "name": "tabletop", "space": card.space.to_json(), "num_steps": 3}
+    assert card_from_json(first) == Embodiment("tabletop", ActionBins(card.space), num_steps=3)
+    for later, named in ({"chunk": 2}, "unknown key chunk in a card of format 1"), ({"space": 1}, "bins.space is 1"):
+        with pytest.raises(UserError, match=named):
+            card_from_json(first | later)
+
+
 def test_a_card_written_by_hand_needs_no_more_than_a_space():
     space = {"names": ["dx", "dy"], "low": [-0.1, -0.1], "high": [0.1, 0.1], "units": ["m", "m"]}
     card = card_from_json({"format": 2, "name": "pusher", "bins": {"space": space, "num_bins": 21}})

@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rt2_jax.actions import ActionBins, ActionSpace, Embodiment, arm_space, load_card
+from rt2_jax.actions import ActionBins, Embodiment, arm_space, load_card
 from rt2_jax.data.reader import PreparedSplit, make_reader
 from rt2_jax.data.records import read_index
 from rt2_jax.datasets import tasks
@@ -200,43 +200,6 @@ def test_a_split_prepared_with_another_card_is_refused(data):
     with pytest.raises(UserError, match=r"prepared when the lower bound of dx was -0.04, now -0.05; run .*--overwrite"):
         prepare(data, ["mine"], ("train",), show_progress=False)
     assert prepare(data, ["mine"], ("train",), overwrite=True, show_progress=False)[0].embodiment.space.high[1] == 0.05
-
-
-def test_a_target_is_a_chunk_of_actions_and_the_prompt_tells_robot_and_state(data):
-    """Two numbers of the tabletop's arm as a robot of its own, with the height of its commands as its state."""
-    space = ActionSpace(("dx", "dy"), (-0.04, -0.04), (0.04, 0.04), ("m", "m"))
-    state = ActionBins(ActionSpace(("z",), (-0.04,), (0.04,), ("m",)), num_bins=9, first=100)
-    robot = Embodiment("mine", ActionBins(space, num_bins=33), robot="left arm", chunk=3, proprioception=state)
-
-    def steps(episode):
-        rows = tasks.tabletop_steps(episode)
-        return rows | {"action": rows["action"][:, 1:3], "state": rows["action"][:, 3:4]}
-
-    def register(steps):
-        folder = data / "tabletop_robot/1.0.0"
-        tasks.register_robot_task("mine", folder, robot, steps, use_last_step=True, mode="plan")
-        return prepare(data, ["mine"], ("train",), overwrite=True, show_progress=False)[0]
-
-    index = register(steps)
-    assert index.embodiment == robot
-    raw = tfds.builder_from_directory(data / "tabletop_robot/1.0.0").as_dataset(split="train", shuffle_files=False)
-    read = iter(PreparedSplit(data, "mine", "train").read(range(index.num_examples)))
-    for episode in raw.as_numpy_iterator():
-        rows = [step["action"]["world_vector"] for step in tfds.as_numpy(episode["steps"])]
-        moves = np.array(rows)
-        for number in range(len(moves)):
-            record, _ = next(read)
-            prompt, target = WORDS.decode(record.prompt), WORDS.decode(record.target)
-            assert re.fullmatch(r"Instruction for the left arm: .* State: 1\d\d", prompt)
-            integers = np.array(target.split("Action: ")[1].split(), int).reshape(3, 2)
-            wanted = moves[[min(number + ahead, len(moves) - 1) for ahead in range(3)], :2]
-            assert np.abs(robot.bins.decode(integers) - wanted).max() <= robot.bins.bin_size[0] / 2 + 1e-6
-            height = state.decode(np.array([int(prompt.split()[-1])]))
-            assert abs(height[0] - moves[number, 2]) <= state.bin_size[0] / 2 + 1e-6
-    with pytest.raises(UserError, match="mine: its function gives no 'state', only action, image, instruction, plan"):
-        register(tasks.tabletop_steps)
-    with pytest.raises(UserError, match=r"action: shape \(\d+, 8\), needs 2 numbers last \(dx dy\)"):
-        register(lambda episode: tasks.tabletop_steps(episode) | {"state": steps(episode)["state"]})
 
 
 def _unknown_field():

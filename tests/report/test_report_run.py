@@ -39,7 +39,7 @@ def workplace(tmp_path_factory):
         vocab_size=vocabulary.size,
     )
     backbone = make_backbone(config)
-    spec = bundle_spec(config, vocabulary, {CARD: card}, prompt_len=48, target_len=24, step=7)
+    spec = bundle_spec(config, vocabulary, {card.name: card}, prompt_len=48, target_len=24, step=7)
     for seed, name in enumerate(("policy", "reference")):
         save_bundle(root / name, backbone.init(jax.random.key(seed)), spec, vocabulary)
     rng = np.random.default_rng(0)
@@ -104,9 +104,9 @@ def test_the_identity_is_of_the_content(workplace, tmp_path):
     shutil.copytree(workplace / "policy", tmp_path / "copy")
     assert describe_checkpoint(load_bundle(tmp_path / "copy")).sha256 == bundle.identity
     nudged = jax.tree.map(lambda leaf: leaf + 1e-6 * (leaf.ndim == 1), bundle.params)
-    card = bundle.embodiments[CARD]
+    card = bundle.embodiments["tabletop"]
     other = dataclasses.replace(card, bins=dataclasses.replace(card.bins, decoding="rt1"))
-    other_bins = dataclasses.replace(bundle.spec, embodiments={CARD: other})
+    other_bins = dataclasses.replace(bundle.spec, embodiments={"tabletop": other})
     identities = {
         bundle.identity,
         save_bundle(tmp_path / "nudged", nudged, bundle.spec, bundle.vocabulary),
