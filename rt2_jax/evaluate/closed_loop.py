@@ -99,8 +99,9 @@ class _Seat:
         self.env, self._cameras, self._image_size = env, cameras, image_size
         self.job: Job | None = None
         # uint8[C, H, W, 3] of each moment that the policy is shown, oldest first.
-        black = np.zeros((len(cameras), image_size, image_size, 3), np.uint8)
-        self._moments = collections.deque([black] * history, history)
+        # Before an episode's first there is none, which a black one says, as in training.
+        self._none = np.zeros((len(cameras), image_size, image_size, 3), np.uint8)
+        self._moments = collections.deque([self._none] * history, history)
         self.told = "wait"
 
     @property
@@ -118,8 +119,7 @@ class _Seat:
         self._instruction = observation.instruction if observation.judged is None else observation.judged
         self._told_first = self.told
         self._steps: list[tuple[np.ndarray, np.ndarray, np.ndarray, str]] = []
-        # Before the first step nothing has moved: the first frame stands for those before it.
-        self._moments.extend([self._moment(observation)] * self._moments.maxlen)
+        self._moments.extend([self._none] * (self._moments.maxlen - 1) + [self._moment(observation)])
 
     def step(self, action: np.ndarray, bins: np.ndarray, text: str) -> EpisodeOutcome | None:
         """Acts; the episode's outcome when that ended it."""
