@@ -7,6 +7,7 @@ import json
 import pathlib
 import re
 
+import jinja2
 import jsonschema
 import pytest
 
@@ -17,6 +18,7 @@ from rt2_jax.report import schema
 from rt2_jax.report.background import training_curves
 from rt2_jax.report.comparison import compare
 from rt2_jax.report.films import decode_strip
+from rt2_jax.report.page import render
 from rt2_jax.report.schema import check, json_schema
 
 METRICS = [
@@ -265,6 +267,11 @@ def test_text_from_outside_stays_text(report, fakes):
     assert page.count("<script") == page.count("</script>") == 2
     assert ("onerror", "alert(1)") not in structure.attributes
     assert hostile in " ".join(structure.text)
+
+
+def test_a_template_without_its_values_is_a_defect():
+    with pytest.raises(jinja2.UndefinedError, match="rows"):
+        render("numbers.html")
 
 
 def test_films_on_the_page_decode_and_carry_their_actions(report, fakes):
