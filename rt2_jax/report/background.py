@@ -4,8 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from rt2_jax.report import plots
-from rt2_jax.report.page import escape, panel, section
+from rt2_jax.report.page import render
 
 _MAX_CURVE_POINTS = 400
 
@@ -33,31 +35,13 @@ def training_curves(lines: Sequence[Mapping[str, Any]]) -> list[plots.Curve]:
     return curves
 
 
-def training(curves: Sequence[plots.Curve]) -> str:
+def training(curves: Sequence[plots.Curve]) -> Markup | None:
     """The training run's losses."""
     if not curves:
-        return ""
-    plot = plots.curve_plot(curves, "Training curves", "loss")
-    return section("How it was trained", "Cross-entropy a token, natural logarithm.", panel(plot), anchor="training")
+        return None
+    return render("training.html", plot=plots.curve_plot(curves, "Training curves", "loss"))
 
 
-def provenance(report: Mapping[str, Any]) -> str:
+def provenance(report: Mapping[str, Any]) -> Markup:
     """Everything one needs to make the report again."""
-    checkpoint, machine, timing = report["checkpoint"], report["machine"], report["timing"]
-    devices = ", ".join(machine["devices"])
-    facts = [
-        ("Command", f"<code>{escape(report['command'])}</code>"),
-        ("Checkpoint", f"<code>{escape(checkpoint['path'])}</code>"),
-        ("Identity (SHA-256)", f"<code>{escape(checkpoint['sha256'])}</code>"),
-        ("Model", f"{escape(checkpoint['model'])}, {checkpoint['parameters']:,} parameters"),
-        ("Data", f"<code>{escape(report['data']['path'] or 'none')}</code>, split {escape(report['data']['split'])}"),
-        ("Machine", escape(f"{machine['system']}, {machine['cores']} cores; JAX on {machine['backend']}: {devices}")),
-        ("Versions", escape(", ".join(f"{name} {version}" for name, version in report["versions"].items()))),
-        ("Wall time", f"{report['wall_seconds']:.0f} s"),
-    ]
-    if timing["control_steps"]:
-        steps = f"{timing['control_steps']:,} control steps in {timing['total_seconds']:.0f} s"
-        policy = f"policy {timing['policy_seconds']:.0f} s in {timing['policy_calls']:,} calls"
-        facts.append(("Closed loop", f"{steps}: {policy}, simulation {timing['simulation_seconds']:.0f} s"))
-    listing = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts)
-    return section("Where this comes from", "", panel(f'<dl class="facts">{listing}</dl>'), anchor="provenance")
+    return render("provenance.html", report=report)

@@ -4,11 +4,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from markupsafe import Markup
+
 from rt2_jax.errors import UserError
 from rt2_jax.evaluate.statistics import wilson_interval
 from rt2_jax.report import plots
-from rt2_jax.report.page import escape, legend, panel, section, table
-from rt2_jax.report.sections import interval_words, percent, pooled, rows_of
+from rt2_jax.report.page import render
+from rt2_jax.report.sections import pooled, rows_of
+from rt2_jax.report.words import percent
 
 MAX_REPORTS = plots.COLOURS
 _GROUP_ROWS = {"seen": "Seen tasks", "unseen": "Unseen, pooled", "emergent": "Emergent, pooled"}
@@ -97,13 +100,7 @@ def compare(reports: Mapping[str, Mapping[str, Any]]) -> Comparison:
     return Comparison(tuple(reports), kept)
 
 
-def _words(cell: Cell) -> str:
-    if cell.value is None:
-        return "–"
-    return percent(cell.value) + (f" <small>{interval_words(cell.interval)}</small>" if cell.interval else "")
-
-
-def comparison_section(comparison: Comparison) -> str:
+def comparison_section(comparison: Comparison) -> Markup:
     """The comparison as a section of the page: a plot of the closed loop and the web skills, and a table."""
     rows = []
     for kind, heading in (("policy", "CLOSED LOOP"), ("web", "WEB SKILLS"), ("action", "HELD-OUT ACTIONS")):
@@ -117,15 +114,10 @@ def comparison_section(comparison: Comparison) -> str:
             )
             rows.append(plots.Row(label, detail, marks))
     plot = plots.rate_plot(rows, "Runs side by side")
-    signs = legend((f"s{index}", name) for index, name in enumerate(comparison.names))
-    body = table(
-        ("", *(escape(name) for name in comparison.names)),
-        [(escape(line.label), *(_words(cell) for cell in line.cells)) for line in comparison.lines],
+    return render(
+        "comparison.html",
+        names=list(comparison.names),
+        lines=comparison.lines,
+        signs=[(f"s{index}", name) for index, name in enumerate(comparison.names)],
+        plot=plot,
     )
-    listing = f"<details><summary>The same in numbers</summary>{panel(body)}</details>"
-    about = (
-        "Whiskers are 95% Wilson intervals: runs whose whiskers overlap much are not told apart by these episodes. "
-        "For orientation, the paper's unseen average on real robots: 5B from scratch 9%, fine-tuned 42%, "
-        "co-fine-tuned 44%; 55B fine-tuned 52%, co-fine-tuned 63%."
-    )
-    return section("Side by side", about, panel(signs, plot), listing, anchor="comparison")

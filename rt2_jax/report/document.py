@@ -1,4 +1,4 @@
-"""Results -> the dictionary that report.json holds (its shape: `schema.SCHEMA`)."""
+"""Results -> the dictionary that report.json holds (its shape: `schema.Report`)."""
 
 import dataclasses
 import importlib.metadata
@@ -155,7 +155,7 @@ def build_report(
     reference: tuple[Checkpoint, Sequence[WebScores]] | None = None,
     environment: str | None = None,
 ) -> dict[str, Any]:
-    """Everything found, as a dictionary that fits `SCHEMA`; rates keep four decimals.
+    """Everything found, as a dictionary that fits `schema.Report`; rates keep four decimals.
 
     `reference` is the checkpoint whose web skills stand beside this one's (forgetting), with its scores; `environment`
     what the closed loop was in.

@@ -1,60 +1,55 @@
-"""The page around the report's sections: one HTML file that opens anywhere, offline."""
+"""The templates of the report's pages: every value that they show is escaped, unless it is `Markup` already.
 
-import html
+A page is one HTML file that opens anywhere, offline: style, script and pictures are in it.
+"""
+
+import functools
 import importlib.resources
-from collections.abc import Iterable
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from rt2_jax.report import words
 
 
-def _asset(name: str) -> str:
-    return importlib.resources.files("rt2_jax.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def escape(content: object) -> str:
-    """Any value as text of a page."""
-    return html.escape(str(content))
-
-
-def section(title: str, about: str, *body: str, anchor: str) -> str:
-    """A titled part of the page; `about` is one or two sentences of markup under the title."""
-    intro = f'<p class="about">{about}</p>' if about else ""
-    return f'<section id="{escape(anchor)}"><h2>{escape(title)}</h2>{intro}{"".join(body)}</section>'
-
-
-def panel(*body: str) -> str:
-    return f'<div class="panel">{"".join(body)}</div>'
-
-
-def legend(entries: Iterable[tuple[str, str]]) -> str:
-    """(class of the sign, words) pairs in a line."""
-    return (
-        '<div class="legend">'
-        + "".join(f'<span><i class="{kind}"></i>{escape(name)}</span>' for kind, name in entries)
-        + "</div>"
+@functools.cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("rt2_jax.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    environment.filters |= {
+        "percent": words.percent,
+        "interval": words.interval_words,
+        "measure": words.measure_words,
+        "run": words.run_words,
+        "spaced": words.spaced,
+        "unit": words.unit_words,
+    }
+    return environment
 
 
-def table(head: Iterable[str], rows: Iterable[Iterable[str]], numeric: frozenset[int] = frozenset()) -> str:
-    """A table of ready-made markup; columns in `numeric` are right-aligned."""
+def render(template: str, **values: Any) -> Markup:
+    """The markup of one of ``templates/``; a value that it names and is not given is an error.
 
-    def cells(tag: str, row: Iterable[str]) -> str:
-        return "".join(
-            f"<{tag}{' class=n' if index in numeric else ''}>{cell}</{tag}>" for index, cell in enumerate(row)
-        )
-
-    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
-    return f"<table><thead><tr>{cells('th', head)}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def render_page(title: str, head: str, sections: Iterable[str], foot: str) -> str:
-    """The whole file as a string.
-
-    `head` is the markup inside the header, below which the sections follow in order; empty ones leave no trace.
+    Args:
+        template: the file's name.
+        values: what it shows; `Markup`, such as a plot or another template's, stands as it is.
     """
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_asset('page.css')}</style>\n</head>\n<body>\n<main>\n"
-        f'<header><button id="theme" type="button" aria-label="Change the colour theme">Theme</button>{head}</header>\n'
-        + "\n".join(part for part in sections if part)
-        + f"\n<footer>{foot}</footer>\n</main>\n<script>{_asset('page.js')}</script>\n</body>\n</html>\n"
-    )
+    return Markup(_environment().get_template(template).render(values))
+
+
+def render_page(template: str, **values: Any) -> str:
+    """A whole file, from a template that extends page.html: `title`, `sections` (some may be None), its own."""
+    assets = {name: Markup(_text(f"page.{kind}")) for name, kind in (("style", "css"), ("script", "js"))}
+    return str(render(template, **assets, **values))
+
+
+def _text(name: str) -> str:
+    return importlib.resources.files("rt2_jax.report").joinpath("templates", name).read_text(encoding="utf-8")

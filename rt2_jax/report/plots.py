@@ -5,6 +5,8 @@ import itertools
 import math
 from collections.abc import Sequence
 
+from markupsafe import Markup
+
 from rt2_jax.report import svg
 
 # Colours for series in the page's style: classes s0, line-0, name-0 and so on.
@@ -117,7 +119,7 @@ def _percent_axis(scale: float, top: float, bottom: float) -> list[str]:
     return drawn
 
 
-def rate_plot(rows: Sequence[Row], label: str) -> str:
+def rate_plot(rows: Sequence[Row], label: str) -> Markup:
     """Horizontal bars from 0 to 100% with whiskers, a row a group of bars; headings between them."""
     scale = _WIDTH - _LABEL_WIDTH - _VALUE_WIDTH
     top, bottom = 8.0, 26.0
@@ -149,7 +151,7 @@ class Change:
     after: float | None
 
 
-def change_plot(changes: Sequence[Change], label: str) -> str:
+def change_plot(changes: Sequence[Change], label: str) -> Markup:
     """A line a skill: a ring where the reference stands, a dot where this checkpoint does, a band between them."""
     scale = _WIDTH - _LABEL_WIDTH - _CHANGE_WIDTH
     step, top, bottom = 38.0, 8.0, 26.0
@@ -202,7 +204,7 @@ def _spread(places: Sequence[float], gap: float, low: float, high: float) -> lis
     return moved
 
 
-def curve_plot(curves: Sequence[Curve], label: str, y_name: str, x_name: str = "step") -> str:
+def curve_plot(curves: Sequence[Curve], label: str, y_name: str, x_name: str = "step") -> Markup:
     """Lines over a common x, named at their right ends; y starts at 0 where that costs less than half of the height."""
     left, right, top, bottom, height = 52.0, 190.0, 22.0, 36.0, 300.0
     points = [point for curve in curves for point in curve.points if all(map(math.isfinite, point))]

@@ -10,7 +10,7 @@ from rt2_jax.files.writing import write_error, write_text
 from rt2_jax.report import background, film_cards, held_out, sections
 from rt2_jax.report.comparison import Comparison, comparison_section
 from rt2_jax.report.films import choose_films
-from rt2_jax.report.page import escape, render_page
+from rt2_jax.report.page import render_page
 from rt2_jax.report.plots import Curve
 from rt2_jax.report.schema import check
 from rt2_jax.typed import read_json, shown_path
@@ -40,15 +40,6 @@ def report_page(
     comparison: Comparison | None = None,
 ) -> str:
     """The page of one report; `films`, training `curves` and a `comparison` have their sections where given."""
-    checkpoint = report["checkpoint"]
-    size = f"{escape(checkpoint['model'])}, {checkpoint['parameters'] / 1e6:,.1f}M parameters"
-    bundle = f"bundle <code>{escape(checkpoint['sha256'][:12])}</code>"
-    step = "" if checkpoint["step"] is None else f" · step {checkpoint['step']:,}"
-    head = (
-        f'<div class="over">Evaluation · rt2_jax</div><h1>{escape(report["title"])}</h1>'
-        f'<p class="lead">{escape(sections.lead(report))}</p>'
-        f'<div class="meta">{size}{step} · {bundle} · {escape(report["created"])}</div>{sections.headline(report)}'
-    )
     body = [
         sections.generalisation(report),
         sections.by_skill(report),
@@ -56,23 +47,30 @@ def report_page(
         film_cards.episodes(films),
         held_out.web(report),
         held_out.actions(report),
-        comparison_section(comparison) if comparison else "",
+        comparison_section(comparison) if comparison else None,
         background.training(curves),
         sections.numbers(report),
         background.provenance(report),
     ]
-    foot = (
-        "Made by <code>rt2 eval</code>. The same numbers, with every episode's seed, are in <code>report.json</code> "
-        "beside this page."
+    return render_page(
+        "report.html",
+        title=report["title"],
+        lead=sections.lead(report),
+        checkpoint=report["checkpoint"],
+        created=report["created"],
+        cards=sections.headline(report),
+        sections=body,
     )
-    return render_page(report["title"], head, body, foot)
 
 
 def comparison_page(comparison: Comparison) -> str:
     """A page with nothing but several runs side by side."""
-    title = "Comparison of " + ", ".join(comparison.names)
-    head = f'<div class="over">Comparison · rt2_jax</div><h1>{escape(" · ".join(comparison.names))}</h1>'
-    return render_page(title, head, [comparison_section(comparison)], "Made from the runs' <code>report.json</code>.")
+    return render_page(
+        "comparison_page.html",
+        title="Comparison of " + ", ".join(comparison.names),
+        names=comparison.names,
+        sections=[comparison_section(comparison)],
+    )
 
 
 def _fitting_page(

@@ -1,93 +1,199 @@
-"""The shape of report.json, in schema.json beside this file, and the small part of a checker that it needs.
+"""The shape of report.json as dataclasses; schema.json beside this file is the same for other programs.
 
-Reports are checked when they are written and when they are read to be compared; the core does not depend on a JSON
-Schema package for that. The tests hold `defects` against the real one.
+Reports are checked when they are written and when they are read to be compared. ``python -m rt2_jax.report.schema``
+prints what schema.json holds.
 """
 
-import importlib.resources
+import dataclasses
 import json
-from typing import Any
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
 
 from rt2_jax.errors import UserError
-from rt2_jax.typed import join, shown
+from rt2_jax.typed import shown
 
-SCHEMA: dict[str, Any] = json.loads(
-    importlib.resources.files("rt2_jax.report").joinpath("schema.json").read_text(encoding="utf-8")
-)
-SCHEMA_NAME: str = SCHEMA["properties"]["schema"]["const"]
+SCHEMA_NAME = "rt2_jax/evaluation"
 # Raised when a field changes its meaning or goes away; a new field does not raise it.
-SCHEMA_VERSION: int = SCHEMA["properties"]["version"]["const"]
+SCHEMA_VERSION = 2
 
-_TYPES: dict[str, tuple[type, ...]] = {
-    "object": (dict,),
-    "array": (list,),
-    "string": (str,),
-    "boolean": (bool,),
-    "integer": (int,),
-    "number": (int, float),
-    "null": (type(None),),
-}
+Amount = Annotated[float, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0)]
+Positive = Annotated[int, Meta(ge=1)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+Interval = tuple[Fraction, Fraction]
 
 
-def _is_type(value: Any, name: str) -> bool:
-    # In Python True is an int; in JSON it is not a number.
-    if isinstance(value, bool):
-        return name == "boolean"
-    return isinstance(value, _TYPES[name])
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    path: str
+    sha256: str
+    model: str
+    parameters: Count
+    step: int | None
 
 
-def _same(value: Any, wanted: Any) -> bool:
-    # 1 == True in Python, not in JSON.
-    return value == wanted and isinstance(value, bool) == isinstance(wanted, bool)
+@dataclasses.dataclass(frozen=True)
+class Data:
+    path: str | None
+    split: str
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    system: str
+    processor: str
+    cores: Positive
+    backend: str
+    devices: list[str]
 
 
-def _children(value: Any, schema: dict[str, Any], where: str) -> list[str]:
-    """The defects inside a list or a dict."""
-    found: list[str] = []
-    if isinstance(value, list):
-        if not schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)):
-            found.append(f"{where}: {len(value)} items")
-        for index, item in enumerate(value):
-            found += defects(item, schema.get("items", {}), f"{where}[{index}]")
-    if isinstance(value, dict):
-        properties = schema.get("properties", {})
-        found += [f"{where}.{name}: missing" for name in schema.get("required", ()) if name not in value]
-        for name, item in value.items():
-            found += defects(item, properties.get(name, schema.get("additionalProperties", {})), join(where, name))
-    return found
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    policy_seconds: Amount
+    simulation_seconds: Amount
+    total_seconds: Amount
+    control_steps: Count
+    policy_calls: Count
 
 
-def defects(value: Any, schema: dict[str, Any] = SCHEMA, where: str = "report") -> list[str]:
-    """Where `value` breaks `schema`, one line each; empty when it fits.
+@dataclasses.dataclass(frozen=True)
+class Episode:
+    seed: int
+    success: bool
+    steps: Count
+    terminated: bool
+    instruction: str
+    told: str
+    metrics: dict[str, float]
 
-    Knows the keywords that schema.json uses: $ref into $defs, anyOf, const, enum, type, properties, required,
-    additionalProperties, items, minItems, maxItems, minimum and maximum.
-    """
-    if "$ref" in schema:
-        return defects(value, SCHEMA["$defs"][schema["$ref"].removeprefix("#/$defs/")], where)
-    if "anyOf" in schema:
-        tried = [defects(value, option, where) for option in schema["anyOf"]]
-        # The option that fits best says best what is wrong: null fails in one place, a damaged object deeper down.
-        return [] if not all(tried) else max(tried, key=lambda found: max(line.index(":") for line in found))
-    if "const" in schema and not _same(value, schema["const"]):
-        return [f"{where}: {shown(value)} is not {schema['const']!r}"]
-    if "enum" in schema and not any(_same(value, option) for option in schema["enum"]):
-        return [f"{where}: {shown(value)} is none of {schema['enum']!r}"]
-    names = schema.get("type", [])
-    names = [names] if isinstance(names, str) else names
-    if names and not any(_is_type(value, name) for name in names):
-        return [f"{where}: {shown(value)} is not of type {' or '.join(names)}"]
-    if _is_number(value) and not schema.get("minimum", value) <= value <= schema.get("maximum", value):
-        return [f"{where}: {shown(value)} is outside [{schema.get('minimum')}, {schema.get('maximum')}]"]
-    return _children(value, schema, where)
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    name: str
+    mean: float
+    interval: tuple[float, float] | None
+    episodes: Count
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitSummary:
+    split: str
+    label: str
+    group: Literal["seen", "unseen", "emergent", "other"]
+    control: Literal["wrong_instruction", "other_image"] | None
+    mode: Literal["action", "plan"]
+    episodes: Count
+    successes: Count
+    rate: Fraction | None
+    interval: Interval
+
+
+@dataclasses.dataclass(frozen=True)
+class SkillResult(SplitSummary):
+    skill: str
+    terminated: Count
+    max_steps: Positive
+    mean_steps: Amount | None
+    measures: list[Measure]
+    episode_results: list[Episode]
+
+
+@dataclasses.dataclass(frozen=True)
+class Dimension:
+    name: str
+    unit: str
+    kind: Literal["continuous", "terminate", "binary"]
+    token_accuracy: Fraction
+    mean_error: Amount | None
+    median_error: Amount | None
+    p90_error: Amount | None
+    sign_accuracy: Fraction | None
+    recall: Fraction | None
+    precision: Fraction | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Actions:
+    task: str
+    examples: Count
+    token_accuracy: Fraction
+    exact_match: Fraction
+    dimensions: list[Dimension]
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    name: str
+    value: float | None
+    unit: Literal["fraction", "percent of frame"]
+    interval: Interval | None
+    higher_is_better: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    prompt: str
+    target: str
+    answer: str
+
+
+@dataclasses.dataclass(frozen=True)
+class WebTask:
+    task: str
+    skill: str
+    examples: Count
+    metrics: Annotated[list[Metric], Meta(min_length=1)]
+    samples: list[Sample]
+
+
+@dataclasses.dataclass(frozen=True)
+class Forgetting:
+    checkpoint: Checkpoint
+    web: list[WebTask]
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What docs/report.md explains field by field. More fields are passed over: a later release may have added them."""
+
+    schema: Literal[SCHEMA_NAME]
+    version: Literal[SCHEMA_VERSION]
+    title: str
+    created: str
+    command: str
+    wall_seconds: Amount
+    checkpoint: Checkpoint
+    data: Data
+    machine: Machine
+    versions: dict[str, str]
+    confidence: Fraction
+    environment: str | None
+    closed_loop: list[SkillResult]
+    summary: list[SplitSummary]
+    timing: Timing
+    actions: list[Actions]
+    web: list[WebTask]
+    forgetting: Forgetting | None
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of report.json."""
+    found = msgspec.json.schema(Report)
+    for part in found["$defs"].values():  # what dataclasses say of themselves where nobody wrote anything
+        if part.get("description", "").startswith(f"{part['title']}("):
+            del part["description"]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": SCHEMA_NAME,
+        "description": "report.json of rt2 eval. Fields may be added within a version; docs/report.md explains each.",
+        **found,
+    }
 
 
 def check(report: Any, where: str = "report") -> dict[str, Any]:
-    """Returns `report` if it fits `SCHEMA`; otherwise raises UserError with the first place where it does not.
+    """Returns `report` if it fits `Report`; otherwise raises UserError with the first place where it does not.
 
     Args:
         report: JSON's values.
@@ -102,7 +208,13 @@ def check(report: Any, where: str = "report") -> dict[str, Any]:
             f"{where}: report version {shown(report.get('version'))} cannot be read, only {SCHEMA_VERSION}; run "
             "`rt2 eval` again"
         )
-    found = defects(report)
-    if found:
-        raise UserError(f"{where}: damaged report ({len(found)} places, first {found[0]}); run `rt2 eval` again")
+    try:
+        msgspec.convert(report, Report)
+    except msgspec.ValidationError as error:
+        told = str(error).replace("`$", "`report")
+        raise UserError(f"{where}: damaged report ({told}); run `rt2 eval` again") from error
     return report
+
+
+if __name__ == "__main__":
+    print(json.dumps(json_schema(), indent=2))

@@ -4,6 +4,8 @@ import html
 import math
 from collections.abc import Iterable, Sequence
 
+from markupsafe import Markup
+
 
 def _format(value: object) -> str:
     if isinstance(value, float):
@@ -32,9 +34,9 @@ def tooltip(content: str) -> str:
     return element("title", html.escape(content))
 
 
-def drawing(width: float, height: float, label: str, children: Iterable[str]) -> str:
+def drawing(width: float, height: float, label: str, children: Iterable[str]) -> Markup:
     """A drawing that scales with the page; `label` is what a screen reader says."""
-    return element(
+    markup = element(
         "svg",
         *children,
         viewBox=f"0 0 {_format(float(width))} {_format(float(height))}",
@@ -44,6 +46,7 @@ def drawing(width: float, height: float, label: str, children: Iterable[str]) ->
         class_="plot",
         style=f"max-width:{_format(float(width))}px",
     )
+    return Markup(markup)
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:

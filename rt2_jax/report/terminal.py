@@ -7,7 +7,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
 from rt2_jax.report.comparison import Comparison
-from rt2_jax.report.sections import CONTROL_LABELS, interval_words, measure_words, percent
+from rt2_jax.report.words import CONTROL_LABELS, interval_words, measure_words, percent
 
 _BAR_CELLS = 20
 
