@@ -1,4 +1,4 @@
-"""docs/data.md, followed to the letter with datasets that others wrote: what was recorded is what a robot would do."""
+"""docs/data.md and docs/embodiments.md, followed with datasets of others: what was recorded is what a robot does."""
 
 import dataclasses
 import json
@@ -23,7 +23,7 @@ from rt2_jax.policy.load import make_policy
 from rt2_jax.train.config import make_config
 from rt2_jax.train.loop import train
 
-DOC = pathlib.Path(__file__).resolve().parents[2] / "docs" / "data.md"
+DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs"
 HEIGHT, WIDTH = 24, 32
 EPISODES, STEPS = 3, 5
 
@@ -194,18 +194,22 @@ class Scripted:
 
 @pytest.fixture
 def prepared(bridge, monkeypatch):
-    """The folder and the datasets, once the documentation has been followed."""
+    """(the folder, the datasets, a mixture of all), once the documentation has been followed."""
     data, *datasets = bridge
-    text = DOC.read_text(encoding="utf-8")
-    (data / "my_tasks.py").write_text("\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)))
-    (data / "cards").mkdir()
-    (data / "cards" / "pusher.json").write_text(re.search(r"```json\n(.*?)```", text, re.DOTALL).group(1))
     monkeypatch.syspath_prepend(data)
-    monkeypatch.delitem(sys.modules, "my_tasks", raising=False)
-    command = re.search(r"`rt2 (data prepare --data DATA --task-modules my_tasks [^`]*)`", text).group(1)
-    assert main([str(data) if word == "DATA" else word for word in command.split()]) == 0
-    mixture = re.search(r"`({[^`]*})`\s+as the mixture", text).group(1)
-    return data, *datasets, json.loads(mixture)
+    (data / "cards").mkdir()
+    mixture = {}
+    for page, module in (("data.md", "my_tasks"), ("embodiments.md", "pusher_tasks")):
+        text = (DOCS / page).read_text(encoding="utf-8")
+        (data / f"{module}.py").write_text("\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)))
+        for card in re.findall(r"```json\n(.*?)```", text, re.DOTALL):
+            (data / "cards" / "pusher.json").write_text(card)
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        command = re.search(rf"`rt2 (data prepare --data DATA --task-modules {module} [^`]*)`", text).group(1)
+        assert main([str(data) if word == "DATA" else word for word in command.split()]) == 0
+        found = re.search(r"`({[^`]*})`\s+as the mixture", text)
+        mixture |= json.loads(found.group(1)) if found else {}
+    return data, *datasets, mixture | {"pusher_action": 0.5}
 
 
 MODEL = {
@@ -275,7 +279,7 @@ def test_a_card_that_changed_after_preparing_is_refused(prepared, capsys):
     data = prepared[0]
     path = data / "cards" / "pusher.json"
     path.write_text(path.read_text().replace('"num_bins": 21', '"num_bins": 41'))
-    assert main(["data", "prepare", "--data", str(data), "--task-modules", "my_tasks", "--image-size", "96"]) != 0
+    assert main(["data", "prepare", "--data", str(data), "--task-modules", "pusher_tasks", "--image-size", "96"]) != 0
     assert "was prepared when num_bins was 21, now 41; run `rt2 data prepare" in " ".join(
         capsys.readouterr().err.split()
     )

@@ -42,7 +42,7 @@ def test_a_target_is_a_chunk_of_actions_and_the_prompt_tells_robot_and_state(dat
     assert index.embodiment == robot
     raw = tfds.builder_from_directory(data / "tabletop_robot/1.0.0").as_dataset(split="train", shuffle_files=False)
     read = iter(PreparedSplit(data, "mine", "train").read(range(index.num_examples)))
-    for episode in raw.as_numpy_iterator():
+    for episode in raw:
         rows = [step["action"]["world_vector"] for step in tfds.as_numpy(episode["steps"])]
         moves = np.array(rows)
         for number in range(len(moves)):
