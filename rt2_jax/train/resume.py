@@ -103,9 +103,10 @@ def check_changes(changes: Mapping[str, tuple[Any, Any]], may_change: Iterable[s
 def check_meaning(saved: BundleSpec, embodiments: Mapping[str, Embodiment], where: str) -> None:
     """Raises a UserError when the data's integers mean other actions than those that a step was trained on."""
     for name, now in embodiments.items():
-        # One that comes or goes is told by the mixture; of a step with a single one the name may be another.
-        then = next(iter(saved.embodiments.values()), None) if len(saved.embodiments) <= 1 else None
-        then = saved.embodiments.get(name, then if len(embodiments) == 1 else now)
+        if len(embodiments) == 1 and len(saved.embodiments) <= 1:
+            then = next(iter(saved.embodiments.values()), None)  # the only one, by whatever name
+        else:
+            then = saved.embodiments.get(name, now)  # one that comes or goes is told by the mixture
         differing = difference(then, now)
         if differing:
             what, old, new = differing

@@ -19,6 +19,15 @@ def test_the_papers_words():
     assert prompts.locate_prompt("red cube", "robot gripper") == "Locate the red cube from the robot gripper"
 
 
+def test_robot_and_state_are_told_where_there_are_any():
+    asked = prompts.robot_prompt("pick it", "left  arm", "12 200")
+    assert asked == "Q: what action should the left arm take to pick it? State: 12 200 A:"
+    assert prompts.plan_prompt("pick it", "left arm", "7") == "Instruction for the left arm: pick it State: 7"
+    assert prompts.plan_prompt("pick it", "robot", "7") == "Instruction: pick it State: 7"
+    with pytest.raises(UserError, match="robot is empty"):
+        prompts.robot_prompt("pick it", " ")
+
+
 def test_stray_white_space_makes_no_difference():
     assert prompts.robot_prompt("  pick \t red\n cube ") == prompts.robot_prompt("pick red cube")
 
