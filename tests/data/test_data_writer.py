@@ -83,9 +83,7 @@ def test_a_record_that_points_beyond_the_frames_is_named(tmp_path):
     known = frames(tmp_path, [picture(0), picture(1)])[0]
     numbers = {**known.numbers, source_digest(picture(2)): 2}
     split(tmp_path, [[picture(0)], [picture(2)]], [dataclasses.replace(known, numbers=numbers)])
-    with pytest.raises(
-        UserError, match=r"record 1 is corrupt \(it points at frames \[2\] of 2\); .*--tasks task"
-    ):
+    with pytest.raises(UserError, match=r"record 1 is corrupt \(it points at frames \[2\] of 2\); .*--tasks task"):
         PreparedSplit(tmp_path, "task", "train").read([0, 1])
 
 
