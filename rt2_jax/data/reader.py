@@ -68,11 +68,20 @@ class PreparedSplit:
             for camera, reader in enumerate(self._cameras):
                 # Each frame once, however many of these examples show it.
                 own = np.s_[:, camera :: len(self._cameras)]
-                wanted = np.unique(numbers[own][numbers[own] != NO_FRAME])
-                found = dict(zip(wanted.tolist(), reader.read(wanted.tolist()), strict=True)) if len(wanted) else {}
-                for row, place in zip(*np.nonzero(numbers[own] != NO_FRAME), strict=True):
-                    frames[own][row, place] = found[int(numbers[own][row, place])]
+                self._check(keys, numbers[own], reader.index.num_frames)
+                wanted = sorted(set(numbers[own].ravel().tolist()) - {NO_FRAME})
+                found = dict(zip(wanted, reader.read(wanted), strict=True)) if wanted else {}
+                for shown, row in zip(frames[own], numbers[own].tolist(), strict=True):
+                    for place, number in enumerate(row):
+                        if number != NO_FRAME:
+                            shown[place] = found[number]
         return list(zip(records, frames, strict=True))
+
+    def _check(self, keys: Sequence[int], numbers: np.ndarray, most: int) -> None:
+        """Raises a UserError where a record points beyond the frames that there are."""
+        for row in np.flatnonzero(((numbers < NO_FRAME) | (numbers >= most)).any(axis=1))[:1]:
+            error = ValueError(f"it points at frames {numbers[row].tolist()} of {most}")
+            raise self._records.corrupt(keys[row], error)
 
     def _decode(self, key: int, data: bytes) -> Record:
         try:
@@ -81,10 +90,6 @@ class PreparedSplit:
                 raise ValueError(f"it belongs to task {record.task!r}")
             if record.frames.shape != (self.index.num_images,):
                 raise ValueError(f"it has {record.frames.size} frames, the index says {self.index.num_images}")
-            for camera, reader in enumerate(self._cameras):
-                numbers, most = record.frames[camera :: len(self._cameras)], reader.index.num_frames
-                if numbers.min() < NO_FRAME or numbers.max() >= most:
-                    raise ValueError(f"it points at frames {numbers.tolist()} of {most}")
         except ValueError as error:
             raise self._records.corrupt(key, error) from error
         return record

@@ -1,11 +1,12 @@
 """What is written of frames and examples: each frame once, at one size, and what does not fit is named."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
-from rt2_jax.data.frames import frames_folder, read_frames_index
+from rt2_jax.data.frames import frames_folder, read_frames_index, source_digest
 from rt2_jax.data.reader import PreparedSplit
 from rt2_jax.data.records import prepared_dir
 from rt2_jax.data.writer import Limits, SplitWriter, write_frames, write_split
@@ -76,6 +77,14 @@ def test_a_corrupt_frame_is_named(tmp_path):
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"part-00000.array_record: frame 1 is corrupt .*--tasks task --overwrite"):
         PreparedSplit(tmp_path, "task", "train").read([0])
+
+
+def test_a_record_that_points_beyond_the_frames_is_named(tmp_path):
+    known = frames(tmp_path, [picture(0), picture(1)])[0]
+    numbers = {**known.numbers, source_digest(picture(2)): 2}
+    split(tmp_path, [[picture(0)], [picture(2)]], [dataclasses.replace(known, numbers=numbers)])
+    with pytest.raises(UserError, match=r"record 1 is corrupt \(it points at frames \[2\] of 2\); .*--tasks task"):
+        PreparedSplit(tmp_path, "task", "train").read([0, 1])
 
 
 def test_an_image_of_another_function_is_refused(tmp_path):

@@ -15,6 +15,7 @@ import pytest
 from rt2_jax.cli import main
 from rt2_jax.datasets import tasks
 from rt2_jax.datasets.prepare import prepare
+from rt2_jax.datasets.tabletop import tasks as tabletop
 from rt2_jax.datasets.tabletop import write as datasets
 from rt2_jax.datasets.tabletop.build import build
 from rt2_jax.datasets.tfds_folder import make_ready, owned
@@ -162,7 +163,7 @@ def test_bounds_changed_in_a_card_are_noticed(copy):
     path = copy / ROBOT / "card.json"
     path.write_text(path.read_text().replace("0.04", "0.09"))
     with pytest.raises(UserError, match="card.json has changed since it was written"):
-        tasks.register(copy)
+        tabletop.register(copy)
 
 
 def test_a_rebuilt_dataset_makes_prepared_data_old(copy, arguments):
@@ -239,7 +240,7 @@ def foreign(built, tmp_path):
 
 
 def prepare_foreign(folder):
-    annotations, prompt = tasks._annotations_of("caption"), tasks._WEB_PROMPTS["caption"]
+    annotations, prompt = tabletop._annotations_of("caption"), tabletop._WEB_PROMPTS["caption"]
     tasks.register_image_text_task("foreign", folder, annotations, prompt)
     return prepare(folder.parent, ["foreign"], overwrite=True, show_progress=False)
 
