@@ -42,9 +42,10 @@ def call_user_code(where: str, function: Callable[..., Any], *arguments: Any) ->
 
 def told(error: BaseException) -> str:
     """The type and first line of an error, and the line of the user's code that it came from."""
+    said = first_line(error) if str(error).strip() else "no message"
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     name = "" if trace is None else trace.tb_frame.f_code.co_filename
     where = f" at {name}:{trace.tb_lineno}" if name and not name.startswith("<") else ""
-    return f"{type(error).__name__}: {first_line(error)}{where}"
+    return f"{type(error).__name__}: {said}{where}"

@@ -118,7 +118,7 @@ def add_sample(verbs) -> None:
     sample.add_argument("--mode", choices=("action", "plan"), default=None, help="plan: think before the action")
     sample.add_argument("--embodiment", type=text, help="who acts, where the checkpoint knows several robots")
     sample.add_argument(
-        "--state", type=number(-1e9, 1e9), nargs="+", help="the robot's own state, where its card has proprioception"
+        "--state", type=number(-1e6, 1e6), nargs="+", help="the robot's own state, where its card has proprioception"
     )
     sample.add_argument("--temperature", type=number(0.0, 100.0), default=0.0, help="%(type)s; 0 is greedy (default)")
     sample.add_argument(

@@ -175,9 +175,12 @@ def test_another_size_for_a_second_task_is_refused_and_overwritten(data):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"history": 1}, "with history 2, now 1"),
+        ({"history": 1}, "when the card's history was 2, now 1"),
         ({"mode": "plan"}, "with kind action, now plan"),
-        ({"cameras": ("front", "wrist")}, r"with cameras \['wrist', 'front'\], now \['front', 'wrist'\]"),
+        (
+            {"cameras": ("front", "wrist")},
+            r"when the card's cameras was \['wrist', 'front'\], now \['front', 'wrist'\]",
+        ),
         ({"splits": {"train": "train[:1]"}}, r"with frames .*train\[:1\]/wrist"),
     ],
 )

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rt2_jax.actions import Embodiment, load_card
+from rt2_jax.data.frames import FramesRef
 from rt2_jax.data.records import PreparedIndex, read_index
 from rt2_jax.data.writer import write_frames, write_split
 from rt2_jax.errors import UserError
@@ -137,7 +138,10 @@ TASKS = {
 
 
 def index_of(kind, **fields):
-    return PreparedIndex("theirs", "validation", 0, (), VOCABULARY.sha256, 8, 0, 32, 8, kind=kind, **fields)
+    frames = (FramesRef("image", "frames/theirs/validation/image", ""),)
+    return PreparedIndex(
+        "theirs", "validation", 0, (), VOCABULARY.sha256, 8, 1, 32, 8, frames=frames, kind=kind, **fields
+    )
 
 
 def test_what_holds_actions_is_scored_as_actions_whatever_it_says():

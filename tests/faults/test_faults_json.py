@@ -90,7 +90,8 @@ ATTACKS = {
         "bundle", "bundle.json", READ_BUNDLE, "", (*IN_CARD, *MODEL), 4, 70, (*HOW_FAR, *LEFT_OUT)
     ),
     "bundle.json": Attack("bundle", "bundle.json", READ_BUNDLE, None, (), 2, 20),
-    "bundle.json of a run": Attack("run", "bundle.json", READ_RUN[:3], None, (), 2, 25),
+    # The step that is read says itself which it is.
+    "bundle.json of a run": Attack("run", "bundle.json", READ_RUN[:3], None, (), 2, 25, ("-step",)),
     "a step's progress, sealed": Attack(
         "run", "checkpoints/4/progress/metadata", READ_RUN[:3], "checkpoints/4", (), 2, 30, IN_RUN
     ),
