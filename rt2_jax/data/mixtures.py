@@ -3,6 +3,7 @@
 Layout: ``<data_dir>/prepared/mixtures/<name>/`` holds ``mixture.json`` and the ``manifest.json`` that seals it.
 """
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -59,12 +60,11 @@ def record_mixture(data_dir: str | pathlib.Path, mixture: Mixture) -> None:
         raise UserError(f"mixture {shown(mixture.name)}: a name has letters, digits, '_', '.', ':' or '#'; rename it")
     folder = _folder(data_dir, mixture.name)
     if _is_recorded(data_dir, mixture.name):
-        try:
+        # One that is damaged is written anew.
+        with contextlib.suppress(UserError):
             if list(read_mixture(data_dir, mixture.name).items()) == list(mixture.weights.items()):
                 clear_leftovers(folder, KIND)
                 return
-        except UserError:
-            pass  # damaged: it is written anew
     tree = {"format": FORMAT, **dataclasses.asdict(mixture)}
     with whole_folder(folder, KIND, overwrite=True) as partial:
         (partial / FILE_NAME).write_text(json.dumps(tree, indent=2, allow_nan=False) + "\n", encoding="utf-8")
