@@ -75,6 +75,7 @@ def film(
         bins=output.bins,
         names=BINS.space.names,
         units=BINS.space.units,
+        kinds=BINS.space.kinds,
         texts=(text,) * frames,
     )
 

@@ -44,7 +44,7 @@ class ActionSpace:
     def __post_init__(self) -> None:
         check_fields(self, "action space")
         if not self.kinds:
-            object.__setattr__(self, "kinds", _kinds_of(self.names))
+            object.__setattr__(self, "kinds", kinds_of(self.names))
         counts = {name: len(getattr(self, name)) for name in ("names", "low", "high", "units", "kinds")}
         if len(set(counts.values())) != 1 or not self.names:
             told = ", ".join(f"{count} {name}" for name, count in counts.items())
@@ -75,7 +75,7 @@ class ActionSpace:
     def to_json(self) -> dict[str, Any]:
         """Plain lists for a JSON file; ``from_json`` reads them back. Kinds are left out where names tell them."""
         fields = {name: list(getattr(self, name)) for name in ("names", "low", "high", "units")}
-        return fields if self.kinds == _kinds_of(self.names) else fields | {"kinds": list(self.kinds)}
+        return fields if self.kinds == kinds_of(self.names) else fields | {"kinds": list(self.kinds)}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any], where: str = "action space", path: str = "") -> "ActionSpace":
@@ -87,7 +87,8 @@ class ActionSpace:
         return build(cls, fields, where, path)
 
 
-def _kinds_of(names: tuple[str, ...]) -> tuple[str, ...]:
+def kinds_of(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The kinds of dimensions that nobody says: the one named "terminate" is that, all others are continuous."""
     return tuple(TERMINATE if name == TERMINATE else CONTINUOUS for name in names)
 
 

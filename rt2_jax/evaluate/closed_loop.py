@@ -32,8 +32,13 @@ from rt2_jax.inputs.images import resize_image
 class ActingPolicy(Protocol):
     """What an evaluation needs of `policy.policy.Policy`."""
 
-    def act(self, images: np.ndarray, instructions: Sequence[str], mode: str = "action") -> Any:
-        """uint8[B, N, H, W, 3], B instructions -> actions float32[B, width], bins int32[B, width], text: B strings."""
+    def act(
+        self, images: np.ndarray, instructions: Sequence[str], mode: str = "action", *, states: np.ndarray | None = None
+    ) -> Any:
+        """uint8[B, N, H, W, 3], B instructions -> actions float32[B, width], bins int32[B, width], text: B strings.
+
+        `states` is float32[B, S] for a policy with proprioception, and None for others.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +107,7 @@ class _Seat:
         # Before an episode's first there is none, which a black one says, as in training.
         self._none = np.zeros((len(cameras), image_size, image_size, 3), np.uint8)
         self._moments = collections.deque([self._none] * history, history)
-        self.told = "wait"
+        self.told, self.state = "wait", np.zeros(len(env.spec.state_names), np.float32)
 
     @property
     def frames(self) -> np.ndarray:
@@ -115,7 +120,8 @@ class _Seat:
             observation = self.env.reset(job.split, job.skill, job.seed)
         else:
             observation = self.env.reset_control(job.control, job.split, job.skill, job.seed)
-        self.job, self.told = job, observation.instruction
+        self.job = job
+        self._tell(observation)
         self._instruction = observation.instruction if observation.judged is None else observation.judged
         self._told_first = self.told
         self._steps: list[tuple[np.ndarray, np.ndarray, np.ndarray, str]] = []
@@ -125,7 +131,7 @@ class _Seat:
         """Acts; the episode's outcome when that ended it."""
         self._steps.append((shrink_frame(self._moments[-1][0]), action, bins, text))
         after = self.env.step(action.copy())
-        self.told = after.observation.instruction
+        self._tell(after.observation)
         self._moments.append(self._moment(after.observation))
         if not after.done and len(self._steps) < self.env.spec.max_steps:
             return None
@@ -138,6 +144,11 @@ class _Seat:
             told=self._told_first,
             metrics={name: float(value) for name, value in after.metrics.items()},
         )
+
+    def _tell(self, observation: Observation) -> None:
+        self.told = observation.instruction
+        if observation.state is not None:
+            self.state = observation.state.astype(np.float32)  # a copy
 
     def _moment(self, observation: Observation) -> np.ndarray:
         # Stacking copies: many environments draw every frame into one array.
@@ -159,6 +170,7 @@ class _Seat:
             bins=np.stack(bins).astype(np.int32),
             names=spec.action_names,
             units=spec.action_units,
+            kinds=spec.action_kinds,
             texts=tuple(texts),
         )
 
@@ -175,6 +187,7 @@ def run_jobs(
     image_size: int,
     num_images: int = 1,
     cameras: Sequence[str] = (),
+    states: bool = False,
     mode: str = "action",
     film_count: int = 1,
     seats: int = SEATS,
@@ -190,6 +203,7 @@ def run_jobs(
       num_images: frames that the policy takes: those of the present moment and of the steps before, oldest first.
       cameras: those of the environment that the policy looks through, in its order; () is the first one. Films show
         the first.
+      states: whether the policy is told the environment's state.
       mode: "action" or "plan" (chain of thought), as `Policy.act` takes it.
       film_count: films kept of each (split, skill, control), successes and failures counted apart.
       seats: episodes at a time, at most; fewer where there are fewer jobs or the environment wants fewer.
@@ -238,7 +252,10 @@ def run_jobs(
         while any(row.job is not None for row in rows):
             called = time.perf_counter()
             frames = np.stack([row.frames for row in rows])
-            output = policy.act(frames, [row.told for row in rows], mode=mode)
+            told = [row.told for row in rows]
+            output = policy.act(
+                frames, told, mode=mode, states=np.stack([row.state for row in rows]) if states else None
+            )
             policy_seconds += time.perf_counter() - called
             calls += 1
             for row, action, bins, text in zip(rows, output.actions, output.bins, output.text, strict=True):

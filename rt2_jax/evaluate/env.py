@@ -12,6 +12,8 @@ from typing import Annotated, Literal, Protocol
 import msgspec
 import numpy as np
 
+from rt2_jax.actions.embodiment import Embodiment
+from rt2_jax.actions.space import KINDS, kinds_of
 from rt2_jax.errors import UserError
 from rt2_jax.evaluate.results import CONTROLS
 from rt2_jax.typed import Count, check_fields, shown
@@ -55,17 +57,20 @@ class EnvSpec:
     """What an environment is, known before any episode runs.
 
     Attributes:
-        action_names, action_units: of the numbers that `step` takes, in order; those of the policy's action space, word
-            for word, so that no number means another motion.
-        cameras: whose frames its observations hold. A policy of one camera is shown the first.
+        action_names, action_units, action_kinds: of the numbers that `step` takes, in order; those of the policy's
+            action space, word for word, so that no number means another motion. Kinds that are left out are those
+            that `ActionSpace` takes for these names.
+        cameras: whose frames its observations hold; see `cameras_seen`.
         max_steps: actions after which an episode is cut.
         splits: what there is to run; an environment of one task needs none of its own.
         seats: how many instances may exist at once; 1 for a real robot.
         embodiment: the name of its card; needed only where the policy knows several robots with these actions.
+        state_names, state_units: of the numbers of `Observation.state`, those of the policy's proprioception word for
+            word; none where it has no state to tell. A policy without proprioception is not told it.
 
     Raises:
-        UserError: a field of a wrong type, no camera, no split, a name that stands twice, or names and units that
-            differ in number.
+        UserError: a field of a wrong type, no camera, no split, a name that stands twice, or names, units and kinds
+            that differ in number.
     """
 
     action_names: tuple[Name, ...]
@@ -75,21 +80,30 @@ class EnvSpec:
     splits: tuple[Split, ...] = (Split("all"),)
     seats: Annotated[int, msgspec.Meta(ge=1, le=1024)] = SEATS
     embodiment: str = ""
+    action_kinds: tuple[Literal[KINDS], ...] = ()
+    state_names: tuple[Name, ...] = ()
+    state_units: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_fields(self, "spec")
-        if len(self.action_names) != len(self.action_units):
-            raise UserError(
-                f"spec: {len(self.action_names)} action_names and {len(self.action_units)} action_units; give one of "
-                "each for every number of an action"
-            )
-        for field, names in (
-            ("action_names", self.action_names),
-            ("cameras", self.cameras),
-            ("splits", tuple(split.name for split in self.splits)),
+        if not self.action_kinds:
+            object.__setattr__(self, "action_kinds", kinds_of(self.action_names))
+        for what, fields in (
+            ("an action", ("action_names", "action_units", "action_kinds")),
+            ("a state", ("state_names", "state_units")),
         ):
-            if not names or len(set(names)) != len(names):
-                raise UserError(f"spec: {field} is {shown(names)}; name at least one, each once")
+            counts = [len(getattr(self, field)) for field in fields]
+            if len(set(counts)) != 1:
+                told = ", ".join(f"{count} {field}" for count, field in zip(counts, fields, strict=True))
+                raise UserError(f"spec: {told}; give one of each for every number of {what}")
+        for field, names, least in (
+            ("action_names", self.action_names, 1),
+            ("cameras", self.cameras, 1),
+            ("splits", tuple(split.name for split in self.splits), 1),
+            ("state_names", self.state_names, 0),
+        ):
+            if len(names) < least or len(set(names)) != len(names):
+                raise UserError(f"spec: {field} is {shown(names)}; name {'at least one, ' * least}each once")
 
     @property
     def skills(self) -> tuple[str, ...]:
@@ -105,11 +119,13 @@ class Observation:
         images: camera name -> uint8[H, W, 3]; any size, the policy resizes them.
         instruction: what it is told.
         judged: the instruction of the task that success is judged by, where a control tells another; None elsewhere.
+        state: the robot's own state, float32[S] in the units of `EnvSpec.state_units`; None where that names none.
     """
 
     images: Mapping[str, np.ndarray]
     instruction: str
     judged: str | None = None
+    state: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,21 +185,51 @@ class ControlledEnvironment(Environment, Protocol):
         """
 
 
-def check_actions(spec: EnvSpec, names: tuple[str, ...], units: tuple[str, ...], where: str, policy: str) -> None:
-    """Refuses an environment whose actions are other numbers than the policy's.
+def cameras_seen(spec: EnvSpec, robot: Embodiment) -> tuple[str, ...]:
+    """The environment's cameras that a policy looks through, in its card's order.
+
+    They go by name; where there is one on each side it is the same one, whatever either calls it.
+    """
+    return spec.cameras if len(spec.cameras) == len(robot.cameras) == 1 else robot.cameras
+
+
+def check_robot(spec: EnvSpec, robot: Embodiment, where: str, policy: str) -> None:
+    """Refuses an environment that is not the robot that a policy acts for.
 
     Args:
         spec: the environment's.
-        names, units: of the policy's action space.
+        robot: the policy's.
         where, policy: what the environment and the policy are called in the message.
 
     Raises:
-        UserError: another name or unit, with both.
+        UserError: numbers of an action with another name, unit or kind, a camera that the environment has not, or
+            another state than the policy's proprioception; with both.
     """
-    for what, wanted, found in (("names", names, spec.action_names), ("units", units, spec.action_units)):
+    space = robot.space
+    pairs = [
+        ("names", space.names, spec.action_names),
+        ("units", space.units, spec.action_units),
+        ("kinds", space.kinds, spec.action_kinds),
+    ]
+    for what, wanted, found in pairs:
         if wanted != found:
             raise UserError(
                 f"{where} takes actions of {what} {', '.join(found)}, but {policy} decodes {', '.join(wanted)}; name "
                 "its numbers as the policy's card does, in that order, and scale them to those units, or take another "
                 "policy"
             )
+    missing = [camera for camera in cameras_seen(spec, robot) if camera not in spec.cameras]
+    if missing:
+        raise UserError(
+            f"{where} has the cameras {', '.join(spec.cameras)}, but {policy} looks through "
+            f"{', '.join(robot.cameras)}; give it camera {missing[0]!r}, called as the policy's card does"
+        )
+    if robot.proprioception is not None:
+        told = robot.proprioception.space
+        for what, wanted, found in (("names", told.names, spec.state_names), ("units", told.units, spec.state_units)):
+            if wanted != found:
+                raise UserError(
+                    f"{where} tells a state of {what} {', '.join(found) or 'none'}, but {policy} is told "
+                    f"{', '.join(wanted)}; give its spec state_names and state_units, and its observations a state, as "
+                    "the policy's card has them"
+                )

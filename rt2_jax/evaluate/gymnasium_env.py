@@ -8,21 +8,21 @@ from typing import Any
 
 import numpy as np
 
+from rt2_jax.actions.space import TERMINATE
 from rt2_jax.errors import UserError
 from rt2_jax.evaluate.env import EnvSpec, Observation, Step
 from rt2_jax.typed import shown
-
-TERMINATE = "terminate"
 
 
 class GymnasiumEnv:
     """A `gymnasium.Env` under the protocol of `env.Environment`.
 
-    ``step`` passes on the policy's numbers but for one named "terminate", which ends the episode where it is at least
-    0.5 and is no business of the environment's. What is scaled otherwise there goes through a gymnasium wrapper first.
+    ``step`` passes on the policy's numbers but for one of the kind "terminate", which ends the episode where it is at
+    least 0.5 and is no business of the environment's. What is scaled otherwise there goes through a gymnasium wrapper
+    first.
 
     Args:
-        env: the environment; its `step` takes float32[width] without "terminate".
+        env: the environment; its `step` takes float32[width] without what is of the kind "terminate".
         spec: names of its actions, cameras, splits.
         images: camera name -> key of the observation dictionary that holds uint8[H, W, 3]; "" is the observation
             itself, and None is ``env.render()``.
@@ -32,9 +32,10 @@ class GymnasiumEnv:
         success: key of the info dictionary that says whether the task is done.
         metrics: keys of the info dictionary whose numbers are averaged in the report.
         options: a function of (split, skill) that gives the `options` of ``env.reset``, where they choose the task.
+        state: a function of (env, observation, info) that gives the state, where the spec has `state_names`.
 
     Raises:
-        UserError: `images` names other cameras than `spec`.
+        UserError: `images` names other cameras than `spec`, or one of state and `state_names` is missing.
     """
 
     def __init__(
@@ -46,15 +47,20 @@ class GymnasiumEnv:
         success: str = "success",
         metrics: tuple[str, ...] = (),
         options: Callable[[str, str], dict[str, Any]] | None = None,
+        state: Callable[[Any, Any, Mapping[str, Any]], np.ndarray] | None = None,
     ):
         if set(images) != set(spec.cameras):
             raise UserError(
                 f"images has cameras {shown(tuple(images))}, the spec {shown(spec.cameras)}; name the same in both"
             )
+        if bool(spec.state_names) != (state is not None):
+            lacks = "state" if state is None else "state_names"
+            raise UserError(f"one of state and the spec's state_names is missing; give {lacks} too, or neither")
         self.spec = spec
         self._env, self._images, self._instruction = env, dict(images), instruction
         self._success, self._metrics, self._options = success, metrics, options
-        self._stop = spec.action_names.index(TERMINATE) if TERMINATE in spec.action_names else None
+        self._state = state
+        self._stop = spec.action_kinds.index(TERMINATE) if TERMINATE in spec.action_kinds else None
         self._last: Step | None = None
 
     def reset(self, split: str, skill: str, seed: int) -> Observation:
@@ -98,7 +104,8 @@ class GymnasiumEnv:
                 there = ", ".join(found) if isinstance(found, Mapping) else f"a {type(found).__name__}"
                 raise UserError(f"observation has no {key!r} for camera {camera!r} (there: {there}); name another key")
         text = self._instruction if isinstance(self._instruction, str) else self._instruction(self._env, found, info)
-        return Observation(images, text)
+        state = self._state and np.asarray(self._state(self._env, found, info), np.float32)
+        return Observation(images, text, state=state)
 
     def _of(self, info: Mapping[str, Any], key: str) -> Any:
         if key not in info:

@@ -36,8 +36,8 @@ class Film:
     """What the policy saw and did in one episode.
 
     `frames` is uint8[T, h, w, 3], downsampled; frame t is what the policy saw at step `steps[t]` (int32[T]), where it
-    decoded `bins[t]` (int32[T, width]) and so `actions[t]` (float32[T, width]), numbers called `names` in `units`.
-    `texts` has T strings. `label` is how the report calls the split.
+    decoded `bins[t]` (int32[T, width]) and so `actions[t]` (float32[T, width]), numbers called `names` in `units`, of
+    `kinds` as in `ActionSpace`. `texts` has T strings. `label` is how the report calls the split.
     """
 
     split: str
@@ -51,6 +51,7 @@ class Film:
     bins: np.ndarray
     names: tuple[str, ...]
     units: tuple[str, ...]
+    kinds: tuple[str, ...]
     texts: tuple[str, ...]
 
 

@@ -9,7 +9,7 @@ from rt2_jax.data.records import PreparedIndex, again, prepared_dir, prepared_ta
 from rt2_jax.errors import UserError
 from rt2_jax.evaluate import offline
 from rt2_jax.evaluate.closed_loop import Job, make_jobs, run_jobs
-from rt2_jax.evaluate.env import Environment, EnvSpec, check_actions
+from rt2_jax.evaluate.env import Environment, EnvSpec, cameras_seen, check_robot
 from rt2_jax.evaluate.examples import ACTION, PLAN, read_examples, scored_as
 from rt2_jax.evaluate.results import ActionScores, ClosedLoopResult, WebScores
 from rt2_jax.evaluate.user_env import EnvironmentSource, UserEnvironments
@@ -87,8 +87,6 @@ def run_closed_loop(
 ) -> ClosedLoopResult:
     """Drives environments through `jobs`."""
     robot = policy.embodiment()
-    if robot.proprioception is not None:
-        raise UserError(f"embodiment {robot.name} has proprioception, which the closed loop does not give it yet")
     with progress_bar(progress) as bar:
         task = bar.add_task("episodes", total=len(jobs))
         return run_jobs(
@@ -97,7 +95,8 @@ def run_closed_loop(
             lambda: environments.make(policy.image_size),
             image_size=policy.image_size,
             num_images=policy.backbone.config.num_images,
-            cameras=robot.cameras,
+            cameras=cameras_seen(environments.spec, robot),
+            states=robot.proprioception is not None,
             mode=mode,
             on_episode=lambda *_: bar.advance(task),
         )
@@ -230,6 +229,5 @@ def check_drives(folder: pathlib.Path, environments: EnvironmentSource, embodime
         )
     name = fitting[0] if fitting else next(iter(known), None)
     if name is not None:
-        space = known[name].space
-        check_actions(spec, space.names, space.units, where, f"embodiment {name} of {folder}")
+        check_robot(spec, known[name], where, f"embodiment {name} of {folder}")
     return name

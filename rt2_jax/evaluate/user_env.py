@@ -102,7 +102,22 @@ class CheckedEnvironment:
             check_text(f"{where}: {field}", text)
             if not text.strip():
                 raise UserError(f"{where} returned no {field}; say in words what the robot is to do")
+        self._check_state(observation.state, where)
         return observation
+
+    def _check_state(self, state: Any, where: str) -> None:
+        width = len(self.spec.state_names)
+        if state is None and not width:
+            return
+        if not width:
+            raise UserError(f"{where} returned a state, and the spec has no state_names; name its numbers there")
+        if not isinstance(state, np.ndarray) or state.dtype.kind != "f" or state.shape != (width,):
+            found = f"{state.dtype}{list(state.shape)}" if isinstance(state, np.ndarray) else shown(state)
+            raise UserError(
+                f"{where} returned state = {found}; return float32[{width}]: {', '.join(self.spec.state_names)}"
+            )
+        if not np.isfinite(state).all():
+            raise UserError(f"{where} returned state = {shown(state.tolist())}; return finite numbers")
 
 
 class UserEnvironments:

@@ -62,8 +62,8 @@ def _card(film: Film) -> FilmCard:
         plan=plan.strip() if marker else "",
         where=f"{film.label} · {spaced(film.skill)}{control} · seed {outcome.seed} · {ending}",
         tokens=[
-            ("stop" if name == TERMINATE else name, int(bin_))
-            for name, bin_ in zip(film.names, film.bins[0], strict=True)
+            ("stop" if kind == TERMINATE else name, int(bin_))
+            for name, kind, bin_ in zip(film.names, film.kinds, film.bins[0], strict=True)
         ],
         data={
             "steps": film.steps[kept].tolist(),
@@ -71,6 +71,7 @@ def _card(film: Film) -> FilmCard:
             "actions": [[round(float(value), 5) for value in action] for action in film.actions[kept]],
             "names": film.names,
             "units": film.units,
+            "kinds": film.kinds,
         },
     )
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from rt2_jax.bundle.store import LoadedBundle, load_bundle, open_folder
 from rt2_jax.errors import UserError
-from rt2_jax.evaluate.results import CONTROLS, ClosedLoopResult
+from rt2_jax.evaluate.results import CONTROLS, ClosedLoopResult, WebScores
 from rt2_jax.evaluate.run import (
     SPLIT,
     check_drives,
@@ -121,6 +121,10 @@ def evaluate(
             open_folder(reference, verify)
         for name in (REPORT_JSON, REPORT_HTML):
             check_file(pathlib.Path(out_dir) / name)
+        # The episodes come last: they take by far the longest, and what fails should fail before them.
+        before = None
+        if reference is not None:
+            before = _web_scores_of(reference, data, held_out, examples, progress)
         bundle = load_bundle(checkpoint, verify=verify)
         described = describe_checkpoint(bundle)
         if environments or bundle.embodiments:
@@ -129,17 +133,11 @@ def evaluate(
             model = make_text_model(bundle, bundle.spec.prompt_len or PROMPT_LEN)
         max_len = bundle.spec.target_len or ANSWER_LEN
         runs: list[ClosedLoopResult] = []
-        scores, web, before = [], [], None
+        scores, web = [], []
         if data:
             scores, web = run_offline(model, data, held_out, examples, max_len, progress)
         if environments:
             runs = [run_closed_loop(model.acting_as(robot), environments, jobs, mode, progress)]
-        if reference is not None:
-            old = load_bundle(reference, verify=False)  # verified above
-            old_model = make_text_model(old, old.spec.prompt_len or PROMPT_LEN)
-            old_len = old.spec.target_len or ANSWER_LEN
-            _, old_web = run_offline(old_model, data, held_out, examples, old_len, progress, actions=False)
-            before = (describe_checkpoint(old), old_web)
     provenance = Provenance(
         title=title or pathlib.Path(checkpoint).resolve().name,
         created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -158,3 +156,14 @@ def evaluate(
     terminal.print_report(report, Console())
     print(f"report: {json_path} {html_path}")
     return report
+
+
+def _web_scores_of(
+    reference: str | pathlib.Path, data: pathlib.Path, tasks: Sequence[str], examples: int, progress: bool
+) -> tuple[Checkpoint, list[WebScores]]:
+    """What a verified reference knows of the web; nothing of it stays in memory."""
+    bundle = load_bundle(reference, verify=False)
+    model = make_text_model(bundle, bundle.spec.prompt_len or PROMPT_LEN)
+    max_len = bundle.spec.target_len or ANSWER_LEN
+    _, web = run_offline(model, data, tasks, examples, max_len, progress, actions=False)
+    return describe_checkpoint(bundle), web

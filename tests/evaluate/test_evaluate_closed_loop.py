@@ -39,7 +39,7 @@ class Expert:
     def __init__(self, fakes, shown):
         self.fakes, self.shown, self.calls = fakes, shown, []
 
-    def act(self, images, instructions, mode="action"):
+    def act(self, images, instructions, mode="action", states=None):
         self.calls.append((images, list(instructions), mode))
         actions = [self._action(self.shown(seat), told) for seat, told in enumerate(instructions)]
         return self.fakes.acting(actions)
@@ -60,7 +60,7 @@ class Fixed:
     def __init__(self, fakes):
         self.fakes = fakes
 
-    def act(self, images, instructions, mode="action"):
+    def act(self, images, instructions, mode="action", states=None):
         seeds = [self.seed(image, told) for image, told in zip(images, instructions, strict=True)]
         bins = np.stack([np.random.default_rng(seed).integers(60, 196, 8) for seed in seeds])
         bins[:, 0] = 1
@@ -83,7 +83,7 @@ class Still:
     def __init__(self, fakes):
         self.fakes, self.calls = fakes, []
 
-    def act(self, images, instructions, mode="action"):
+    def act(self, images, instructions, mode="action", states=None):
         self.calls.append((images, list(instructions), mode))
         return self.fakes.acting([self.fakes.STAY] * len(images))
 
@@ -149,7 +149,7 @@ def test_random_actions_hardly_ever_succeed(fakes):
     rng = np.random.default_rng(0)
 
     class Random:
-        def act(self, images, instructions, mode="action"):
+        def act(self, images, instructions, mode="action", states=None):
             bins = rng.integers(0, 256, (len(images), 8))
             bins[:, 0] = 1
             return fakes.acting(fakes.BINS.decode(bins))
@@ -166,7 +166,7 @@ def test_films_hold_successes_and_failures_apart(fakes):
     expert = Expert(fakes, lambda seat: seats.made[seat].env)
 
     class Moody:
-        def act(self, images, instructions, mode="action"):
+        def act(self, images, instructions, mode="action", states=None):
             output = expert.act(images, instructions, mode)
             for row, told in enumerate(instructions):
                 if told in fails:
@@ -234,7 +234,7 @@ def test_environments_are_closed_when_the_policy_breaks():
     seats = Seats()
 
     class Broken:
-        def act(self, images, instructions, mode="action"):
+        def act(self, images, instructions, mode="action", states=None):
             raise RuntimeError("no logits")
 
     with pytest.raises(RuntimeError, match="no logits"):

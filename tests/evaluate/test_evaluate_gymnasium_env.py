@@ -124,3 +124,28 @@ def test_a_success_that_is_no_truth_value_is_refused():
 def test_cameras_are_those_of_the_spec():
     with pytest.raises(UserError, match="images has cameras .*wrist.*the spec .*above"):
         GymnasiumEnv(Walk(), SPEC, {"wrist": "image"}, "walk")
+
+
+def test_which_number_stops_is_a_matter_of_kinds_and_not_of_names():
+    kinds = ("continuous", "terminate", "continuous")
+    spec = EnvSpec(("dx", "all done", "dy"), UNITS, ("above",), 5, action_kinds=kinds)
+    inner = Walk()
+    env = GymnasiumEnv(inner, spec, {"above": "image"}, "walk")
+    env.reset("all", "task", 0)
+    env.step(act(0.1, 0.2))
+    assert [len(action) for action in inner.got] == [2] and env.step(act(0, 0, 1)).done
+    assert len(inner.got) == 1
+
+
+def test_the_state_is_where_its_owner_says():
+    spec = EnvSpec(NAMES, UNITS, ("above",), 5, state_names=("x", "y"), state_units=("m", "m"))
+    inner = Walk()
+    env = GymnasiumEnv(
+        inner, spec, {"above": "image"}, "walk", state=lambda env, observation, info: observation["state"]
+    )
+    first = env.reset("all", "task", 0)
+    assert first.state.dtype == np.float32 and first.state.tolist() == pytest.approx(inner.place.tolist())
+    with pytest.raises(UserError, match="state_names is missing; give state too, or neither"):
+        GymnasiumEnv(Walk(), spec, {"above": "image"}, "walk")
+    with pytest.raises(UserError, match="state_names is missing; give state_names too, or neither"):
+        GymnasiumEnv(Walk(), SPEC, {"above": "image"}, "walk", state=lambda *_: None)

@@ -6,9 +6,11 @@ import itertools
 import numpy as np
 import pytest
 
+from rt2_jax.actions import ActionBins, Embodiment
+from rt2_jax.actions.space import ActionSpace
 from rt2_jax.errors import UserError
 from rt2_jax.evaluate.closed_loop import make_jobs, run_jobs
-from rt2_jax.evaluate.env import EnvSpec, Observation, Split, Step, check_actions
+from rt2_jax.evaluate.env import EnvSpec, Observation, Split, Step, cameras_seen, check_robot
 from rt2_jax.evaluate.run import closed_loop_jobs
 from rt2_jax.evaluate.user_env import UserEnvironments
 
@@ -54,7 +56,7 @@ class Still:
     def __init__(self):
         self.calls = []
 
-    def act(self, images, instructions, mode="action"):
+    def act(self, images, instructions, mode="action", states=None):
         self.calls.append((images, list(instructions)))
         rows = len(images)
         return dataclasses.make_dataclass("Output", ["actions", "bins", "text"])(
@@ -95,7 +97,16 @@ def test_one_that_keeps_the_protocol_runs(module):
             "{E}\nEnv.spec = EnvSpec(('dx',), ('m',), ('above',), 3, (Split('a', controls=('other_image',)),))",
             "made a Env without reset_control",
         ),
-        ("{}:Env", "{E}\nEnv.spec = EnvSpec(('dx',), (), ('above',), 3)", "1 action_names and 0 action_units"),
+        (
+            "{}:Env",
+            "{E}\nEnv.spec = EnvSpec(('dx',), (), ('above',), 3)",
+            "1 action_names, 0 action_units, 1 action_kinds; give one of each",
+        ),
+        (
+            "{}:Env",
+            "{E}\nEnv.spec = EnvSpec(('dx',), ('m',), ('above',), 3, state_names=('x',))",
+            "1 state_names, 0 state_units; give one of each",
+        ),
         ("{}:Env", "{E}\nEnv.spec = EnvSpec(('dx',), ('m',), (), 3)", "cameras is .*name at least one"),
         ("{}:Env", "{E}\nEnv.spec = EnvSpec(('dx', 'dx'), ('m', 'm'), ('a',), 3)", "action_names is .*each once"),
         ("{}:Env", "{E}\nEnv.spec = EnvSpec(('dx',), ('m',), ('a',), 0)", "max_steps"),
@@ -235,6 +246,7 @@ def test_frames_history_words_and_measures_are_those_of_the_episode():
     assert (measure.name, measure.mean, measure.interval, measure.episodes) == ("height", 4.0, None, 1)
     (film,) = result.films
     assert (film.names, film.units, film.label) == (NAMES, UNITS, "All")
+    assert film.kinds == ("terminate", "continuous", "continuous")
     assert film.frames[:, 0, 0, 0].tolist() == [0, 10, 20, 30] and np.isfinite(film.actions).all()
 
 
@@ -275,9 +287,97 @@ def test_optional_splits_run_where_they_are_named_and_controls_where_they_are_as
         run(["moon"])
 
 
-def test_other_actions_than_the_policy_s_are_refused():
-    check_actions(SPEC, NAMES, UNITS, "environment e", "policy p")
-    with pytest.raises(UserError, match="names terminate, dx, dy, but policy p decodes dx, terminate, dy"):
-        check_actions(SPEC, ("dx", "terminate", "dy"), UNITS, "environment e", "policy p")
-    with pytest.raises(UserError, match="units flag, m, m, but policy p decodes flag, m, cm"):
-        check_actions(SPEC, NAMES, ("flag", "m", "cm"), "environment e", "policy p")
+STATE = ActionSpace(("x", "y"), (-1.0, -1.0), (1.0, 1.0), ("m", "m"))
+
+
+def robot(names=NAMES, units=UNITS, **fields):
+    return Embodiment("p", ActionBins(ActionSpace(names, (0.0,) * 3, (1.0,) * 3, units)), **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"names": ("dx", "terminate", "dy")}, "names terminate, dx, dy, but policy p decodes dx, terminate, dy"),
+        ({"units": ("flag", "m", "cm")}, "units flag, m, m, but policy p decodes flag, m, cm"),
+        ({"cameras": ("image",)}, "cameras above, wrist, but policy p looks through image; give it camera 'image'"),
+        ({"cameras": ("wrist", "left")}, "looks through wrist, left; give it camera 'left'"),
+        (
+            {"cameras": ("wrist",), "proprioception": ActionBins(STATE)},
+            "tells a state of names none, but .* x, y; give",
+        ),
+    ],
+)
+def test_another_robot_than_the_policy_s_is_refused(fields, named):
+    with pytest.raises(UserError, match=named):
+        check_robot(SPEC, robot(**fields), "environment e", "policy p")
+
+
+def test_one_that_is_the_policy_s_robot_is_not():
+    check_robot(SPEC, robot(cameras=("wrist",)), "environment e", "policy p")
+    told = dataclasses.replace(SPEC, state_names=("x", "y"), state_units=("m", "m"))
+    check_robot(told, robot(cameras=("wrist",), proprioception=ActionBins(STATE)), "environment e", "policy p")
+    # One camera on each side is the same one.
+    alone = dataclasses.replace(SPEC, cameras=("above",))
+    check_robot(alone, robot(cameras=("image",)), "environment e", "policy p")
+    assert cameras_seen(alone, robot(cameras=("image",))) == ("above",)
+    assert cameras_seen(SPEC, robot(cameras=("wrist",))) == ("wrist",)
+
+
+def test_kinds_are_compared_too():
+    kinds = ("continuous", "terminate", "continuous")
+    spec = EnvSpec(("dx", "stop", "dy"), ("m", "flag", "m"), ("above",), 3, action_kinds=kinds)
+    with pytest.raises(
+        UserError, match="kinds continuous, terminate, continuous, but policy p decodes continuous, cont"
+    ):
+        check_robot(spec, robot(("dx", "stop", "dy"), ("m", "flag", "m")), "environment e", "policy p")
+
+
+STATE_TEXT = (
+    "import dataclasses\nEnv.spec = dataclasses.replace(Env.spec, state_names=('x', 'y'), state_units=('m', 'm'))\n"
+)
+
+
+def test_a_policy_with_proprioception_is_told_the_state(module):
+    text = STATE_TEXT + (
+        "class Moving(Env):\n"
+        "    def reset(self, split, skill, seed):\n"
+        "        self.state = np.zeros(2, np.float32)\n"
+        "        return dataclasses.replace(SEEN, state=self.state)\n"
+        "    def step(self, action):\n"
+        "        self.state += 0.5  # in place: what the policy was told before must not change\n"
+        "        return Step(dataclasses.replace(SEEN, state=self.state), False, False)\n"
+    )
+    source, told = UserEnvironments(f"{module(ENVIRONMENT + text)}:Moving"), []
+
+    class Told(Still):
+        def act(self, images, instructions, mode="action", states=None):
+            told.append(states)
+            return super().act(images, instructions, mode)
+
+    jobs = make_jobs(source.spec, ["all"], None, 1)
+    run_jobs(Told(), jobs, lambda: source.make(4), image_size=4, states=True)
+    assert [(rows.dtype, rows.tolist()) for rows in told] == [(np.float32, [[at, at]]) for at in (0.0, 0.5, 1.0)]
+    drive(UserEnvironments(f"{module(ENVIRONMENT + text)}:Moving"))  # of a policy that has no use for it
+
+
+@pytest.mark.parametrize(
+    ("state", "named"),
+    [
+        ("None", r"returned state = None; return float32\[2\]: x, y"),
+        ("[0.0, 0.0]", r"returned state = \[0.0, 0.0\]; return float32\[2\]"),
+        ("np.zeros(3)", r"returned state = float64\[3\]; return float32\[2\]"),
+        ("np.zeros(2, int)", r"returned state = int64\[2\]; return"),
+        ("np.array([0, np.nan])", r"returned state = \[0.0, nan\]; return finite"),
+    ],
+)
+def test_a_state_of_another_form_is_one_line(module, state, named):
+    text = STATE_TEXT + f"SEEN = dataclasses.replace(SEEN, state={state})\n"
+    with pytest.raises(UserError, match=named) as caught:
+        drive(UserEnvironments(f"{module(ENVIRONMENT + text)}:Env"))
+    assert "environment_of_a_user" in str(caught.value)
+
+
+def test_a_state_that_the_spec_does_not_name_is_one_line(module):
+    text = "SEEN = Observation(IMAGES, 'x', state=np.zeros(2))\n"
+    with pytest.raises(UserError, match="returned a state, and the spec has no state_names; name its numbers there"):
+        drive(UserEnvironments(f"{module(ENVIRONMENT + text)}:Env"))

@@ -14,11 +14,11 @@ const signed = (value, digits) => {
 };
 // Unit of a card: how it is shown, factor, digits.
 const units = {m: [" cm", 100, 1], rad: ["\u00b0", 180 / Math.PI, 0]};
-const words = ({names, units: given}, action) => {
-  if (names.some((name, k) => name == "terminate" && action[k] >= 0.5)) return "stop";
+const words = ({names, units: given, kinds}, action) => {
+  if (kinds.some((kind, k) => kind == "terminate" && action[k] >= 0.5)) return "stop";
   const parts = [];
   names.forEach((name, k) => {
-    if (name == "terminate") return;
+    if (kinds[k] == "terminate") return;
     const [unit, factor, digits] = units[given[k]] || [given[k] && " " + given[k], 1, 2];
     const number = `${name} ${signed(factor * action[k], digits)}`;
     // Neighbours of one unit share it.
