@@ -103,7 +103,7 @@ def _eval(arguments) -> None:
 
 def add_sample(verbs) -> None:
     sample = add_verb(
-        verbs, "sample", _sample, "ask a checkpoint about one image",
+        verbs, "sample", _sample, "ask a checkpoint about an image",
         "With --instruction it answers with an action (or a plan and an action: --mode plan), decoded under the\n"
         "grammar, in bins and in physical units; with --prompt it answers in text.",
     )  # fmt: skip
@@ -111,7 +111,11 @@ def add_sample(verbs) -> None:
         "--checkpoint", type=path, required=True,
         help="a run's workdir, a shipped bundle, or what rt2 convert wrote (which answers in text alone)",
     )  # fmt: skip
-    sample.add_argument("--image", type=path, required=True, help="an image file; resized to the model's frames")
+    sample.add_argument(
+        "--image", type=path, nargs="+", required=True,
+        help="an image file, resized to the model's frames; as many as the model takes, the oldest moment first and of "
+        "each moment the cameras in the card's order",
+    )  # fmt: skip
     asked = sample.add_mutually_exclusive_group(required=True)
     asked.add_argument("--instruction", type=text, help='what the robot is told, e.g. "pick up the red cube"')
     asked.add_argument("--prompt", type=text, help='any text, e.g. "Answer in en: what number is on the table?"')
@@ -132,17 +136,26 @@ def _sample(arguments) -> None:
     import jax
     import numpy as np
 
+    from rt2_jax.bundle.spec import read_spec
     from rt2_jax.bundle.store import load_bundle
-    from rt2_jax.inputs.images import decode_image
+    from rt2_jax.inputs.images import decode_image, resize_image
     from rt2_jax.policy.load import ANSWER_LEN, make_policy, make_text_model
 
     if arguments.prompt is not None and arguments.mode is not None:
         raise UserError("--mode is how to act; give it with --instruction, not with --prompt")
     if arguments.prompt is not None and (arguments.embodiment or arguments.state):
         raise UserError("--embodiment and --state are of a robot; give them with --instruction, not with --prompt")
-    if not arguments.image.is_file():
-        raise UserError(f"image {arguments.image} does not exist; name a PNG, JPEG, WebP or BMP file")
-    images, rng = decode_image(arguments.image.read_bytes())[None], jax.random.key(arguments.seed)
+    for file in arguments.image:
+        if not file.is_file():
+            raise UserError(f"image {file} does not exist; name a PNG, JPEG, WebP or BMP file")
+    frames, rng = [decode_image(file.read_bytes()) for file in arguments.image], jax.random.key(arguments.seed)
+    model = read_spec(arguments.checkpoint).model
+    if len(frames) != model.num_images:
+        raise UserError(
+            f"--image names {len(frames)} images, the model of {arguments.checkpoint} takes {model.num_images}; name "
+            "as many, the oldest first"
+        )
+    images = np.stack([resize_image(frame, model.image_size) for frame in frames])[None]
     told_unverified(arguments)
     bundle = load_bundle(arguments.checkpoint, verify=not arguments.no_verify)
     if arguments.verbose:

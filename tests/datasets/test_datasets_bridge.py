@@ -22,6 +22,7 @@ from rt2_jax.inputs.images import encode_jpeg
 from rt2_jax.policy.load import make_policy
 from rt2_jax.train.config import make_config
 from rt2_jax.train.loop import train
+from tests.datasets.other_robots import as_language_table, language_table_features, write_tfds
 
 DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs"
 HEIGHT, WIDTH = 24, 32
@@ -79,63 +80,9 @@ def episode(rng, number):
     return {"steps": steps}
 
 
-def pusher_features():
-    """language_table 0.0.1, with smaller frames."""
-    tensor, scalar = tfds.features.Tensor, tfds.features.Scalar
-    observation = {
-        "rgb": tfds.features.Image(shape=(HEIGHT, WIDTH, 3), dtype=np.uint8, encoding_format="jpeg"),
-        "instruction": tensor(shape=(512,), dtype=np.int32),
-        "effector_translation": tensor(shape=(2,), dtype=np.float32),
-        "effector_target_translation": tensor(shape=(2,), dtype=np.float32),
-    }
-    flags = {name: scalar(dtype=np.bool_) for name in ("is_first", "is_last", "is_terminal")}
-    action = tensor(shape=(2,), dtype=np.float32)
-    step = {"observation": observation, "action": action, "reward": scalar(dtype=np.float32), **flags}
-    return tfds.features.FeaturesDict({"steps": tfds.features.Dataset(step)})
-
-
 def pusher_episode(rng, number):
-    codes = np.zeros(512, np.int32)
-    told = f"push the moon to the star {number}"
-    codes[: len(told)] = [ord(char) for char in told]
-    steps = [
-        {
-            "observation": {
-                "rgb": rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8),
-                "instruction": codes,
-                "effector_translation": np.zeros(2, np.float32),
-                "effector_target_translation": np.zeros(2, np.float32),
-            },
-            "action": rng.uniform(-0.11, 0.11, 2).astype(np.float32),
-            "reward": np.float32(0),
-            "is_first": step == 0,
-            "is_last": step == STEPS - 1,
-            "is_terminal": False,
-        }
-        for step in range(STEPS)
-    ]
-    return {"steps": steps}
-
-
-def write_tfds(folder, name, split_examples, wanted):
-    """A dataset as TFDS itself writes it: nothing of this package."""
-    folder.mkdir(parents=True)
-    serializer = tfds.core.example_serializer.ExampleSerializer(wanted.get_serialized_info())
-    infos = []
-    for split, examples in split_examples.items():
-        template = tfds.core.ShardedFileTemplate(
-            data_dir=folder, dataset_name=name, split=split, filetype_suffix="tfrecord"
-        )
-        rows = [serializer.serialize_example(wanted.encode_example(example)) for example in examples]
-        with tf.io.TFRecordWriter(str(folder / f"{name}-{split}.tfrecord-00000-of-00001")) as writer:
-            for row in rows:
-                writer.write(row)
-        infos.append(
-            tfds.core.SplitInfo(
-                name=split, shard_lengths=[len(rows)], num_bytes=sum(map(len, rows)), filename_template=template
-            )
-        )
-    tfds.folder_dataset.write_metadata(data_dir=folder, features=wanted, split_infos=infos, description="")
+    frames = rng.integers(0, 256, (STEPS, HEIGHT, WIDTH, 3), dtype=np.uint8)
+    return as_language_table(f"push the moon to the star {number}", frames, rng.uniform(-0.11, 0.11, (STEPS, 2)))
 
 
 @pytest.fixture
@@ -144,7 +91,12 @@ def bridge(tmp_path):
     episodes = [episode(rng, number) for number in range(EPISODES)]
     write_tfds(tmp_path / "bridge" / "0.1.0", "bridge", {"train": episodes}, features())
     pushes = [pusher_episode(rng, number) for number in range(EPISODES)]
-    write_tfds(tmp_path / "language_table" / "0.0.1", "language_table", {"train": pushes}, pusher_features())
+    write_tfds(
+        tmp_path / "language_table" / "0.0.1",
+        "language_table",
+        {"train": pushes},
+        language_table_features(HEIGHT, WIDTH),
+    )
     photos = tfds.features.FeaturesDict(
         {
             "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),

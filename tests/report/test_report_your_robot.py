@@ -29,7 +29,8 @@ from rt2_jax.tokens.vocabulary import Vocabulary
 
 PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "your_robot.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
-PUSHER, GYMNASIUM = [text for language, text in BLOCKS if language == "python"]
+(PUSHER,) = [text for language, text in BLOCKS if "class Pusher" in text]
+(GYMNASIUM,) = [text for language, text in BLOCKS if "import gymnasium" in text]
 (COMMAND,) = [text for language, text in BLOCKS if language == "sh"]
 SPACE = ActionSpace(("dx", "dy"), (-0.1, -0.1), (0.1, 0.1), ("m", "m"))
 SIZE, FRAMES = 24, 2
