@@ -137,6 +137,7 @@ class Environment(Protocol):
     @property
     def spec(self) -> EnvSpec:
         """The same for every instance that a factory makes."""
+        ...
 
     def reset(self, split: str, skill: str, seed: int) -> Observation:
         """Sets the task that these name: the same episode for the same arguments.
@@ -145,6 +146,7 @@ class Environment(Protocol):
             split, skill: of `EnvSpec.splits`.
             seed: 0 or more; an evaluation counts it up.
         """
+        ...
 
     def step(self, action: np.ndarray) -> Step:
         """Acts.
@@ -152,6 +154,7 @@ class Environment(Protocol):
         Args:
             action: float32[width] in physical units, within the bounds of the policy's action space.
         """
+        ...
 
     def close(self) -> None:
         """Lets go of whatever it holds; called once, whatever happened."""
@@ -167,6 +170,7 @@ class ControlledEnvironment(Environment, Protocol):
         task's own words). ``other_image``: until the episode ends it is shown another scene, in which its actions are
         carried out as well.
         """
+        ...
 
 
 def check_actions(spec: EnvSpec, names: tuple[str, ...], units: tuple[str, ...], where: str, policy: str) -> None:
