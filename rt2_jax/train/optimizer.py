@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, ArrayLike, Float, Float32, Int, PyTree
+from jaxtyping import Array, ArrayLike, Float, Float32, PyTree
 
 from rt2_jax.parallel.rules import is_axes
 from rt2_jax.train.config import OptimizerConfig
@@ -27,7 +27,7 @@ def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
     """
     warmup = float(config.warmup_steps)
 
-    def schedule(number: Int[ArrayLike, ""]) -> Float32[Array, ""]:
+    def schedule(number: ArrayLike) -> Float32[Array, ""]:
         t = jnp.asarray(number, jnp.float32) + 1.0
         decay = {
             "rsqrt": lambda: jnp.sqrt(max(warmup, 1.0) / jnp.maximum(t, max(warmup, 1.0))),
