@@ -37,6 +37,7 @@ PALI = ModelConfig(
     image_size=24,
     vocab_size=VOCABULARY.size,
 )
+SHALLOW = PALI.replace(vision={"layers": 1, "stem_widths": ()}, text={"encoder_layers": 1, "decoder_layers": 1})
 PALM_E = dataclasses.replace(PALI, text=PrefixLmConfig(width=24, layers=3, heads=4, kv_heads=2, head_dim=8, mlp=40))
 MODELS = {
     "pali": PALI,
@@ -48,14 +49,22 @@ MODELS = {
     ),
     "adapters": PALI.replace(lora=LoraConfig(".*/(query|value|up)", 2, 4.0)),
     "palm_e": PALM_E,
-    "framed prompts, image tokens": PALM_E.replace(
-        text={"bos_id": 2, "separator_id": 9, "image_id": 11, "kv_heads": 1}, num_images=2
+    "framed prompts, image tokens, parallel block": PALM_E.replace(
+        text={
+            "bos_id": 2,
+            "separator_id": 9,
+            "image_id": 11,
+            "kv_heads": 1,
+            "parallel_block": True,
+            "norm": "layer",
+            "scaled_inputs": False,
+        },
+        num_images=2,
     ),
     "windows, bfloat16": PALM_E.replace(
         text={"sliding_window": 4, "post_norms": True, "attention_softcap": 5.0, "logits_softcap": 3.0},
         compute_dtype="bfloat16",
     ),
-    "parallel block": PALM_E.replace(text={"parallel_block": True, "norm": "layer", "scaled_inputs": False}),
     "text alone": dataclasses.replace(PALM_E, vision=None, num_images=0),
 }
 FIELDS = {
@@ -91,11 +100,10 @@ def trace_model(config):
         lambda *given: backbone.logits(*given, dropout_rng=jax.random.key(0)), params, images, prompt, target
     )
     assert logits.shape == (ROWS, TARGET, VOCABULARY.size) and logits.dtype == jnp.float32
-    for sampling in ({}, {"temperature": 1.0, "top_k": 3, "top_p": 0.9}):
-        sampler = make_sampler(backbone, text_grammar(VOCABULARY), TARGET, **sampling)
-        start, key = shape((ROWS,), jnp.int32), jax.random.key(0)
-        tokens = jax.eval_shape(lambda *given, draw=sampler: draw(*given).tokens, params, images, prompt, start, key)
-        assert tokens.shape == (ROWS, TARGET)
+    sampler = make_sampler(backbone, text_grammar(VOCABULARY), TARGET, temperature=1.0, top_k=3, top_p=0.9)
+    start, key = shape((ROWS,), jnp.int32), jax.random.key(0)
+    tokens = jax.eval_shape(lambda *given: sampler(*given).tokens, params, images, prompt, start, key)
+    assert tokens.shape == (ROWS, TARGET)
 
 
 def trace_training(changes):
@@ -111,8 +119,8 @@ def trace_training(changes):
 
 
 def act():
-    """One action of a policy without weights."""
-    backbone, embodiments = make_backbone(PALI), {"arm": Embodiment("arm", ActionBins(arm_space(0.04, 0.3)))}
+    """One action, the likeliest, of a policy without weights."""
+    backbone, embodiments = make_backbone(SHALLOW), {"arm": Embodiment("arm", ActionBins(arm_space(0.04, 0.3)))}
     params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes_of(backbone))
     policy = Policy(
         backbone, params, VOCABULARY, embodiments, grammar_of(VOCABULARY, embodiments), PALI.image_size, prompt_len=24

@@ -94,7 +94,7 @@ class RecordsReader:
                 raise UserError(f"{path} cannot be read ({first_line(error)}); {fix}") from error
             if found != count:
                 raise UserError(f"{path} holds {found} {noun}s, its index says {count}; {fix}")
-        self._source = _opened(self._paths) if files else None
+        self._source: Any = _opened(self._paths) if files else None
 
     def read(self, keys: Sequence[int]) -> list[bytes]:
         """The records numbered `keys`.

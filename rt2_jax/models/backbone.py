@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -20,6 +20,7 @@ Params = PyTree[Float[Array, "..."]]  # nested dict; float32, but for parts that
 Cache = PyTree[Array]  # a wiring's own
 
 
+@runtime_checkable
 class Backbone(Protocol):
     """A vision-language model as pure functions, the same for every wiring."""
 

@@ -5,7 +5,7 @@ The images and the prompt are read once (`Backbone.prefill`); each row carries i
 """
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,7 @@ class Samples:
     logprob: Float32[Array | np.ndarray, " batch"]
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """Decodes a batch, from arrays of a device or of numpy."""
 
