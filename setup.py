@@ -12,6 +12,7 @@ CORE = [
     "flax>=0.12,<0.13",
     "grain>=0.2.18,<0.3",
     "jax>=0.10,<0.11",
+    "jaxtyping>=0.3.11,<0.4",
     "jinja2>=3.1",
     "ml_collections>=1.1",
     "msgpack>=1.0",
@@ -44,6 +45,7 @@ SIM = ["mujoco==3.11.0", "gymnasium>=1.2"]
 DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
 DEV = [
     "basedpyright>=1.30",
+    "beartype>=0.23",
     "hypothesis>=6.100",
     "import-linter>=2.1",
     "jsonschema>=4",

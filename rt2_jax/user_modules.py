@@ -46,6 +46,8 @@ def told(error: BaseException) -> str:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    name = "" if trace is None else trace.tb_frame.f_code.co_filename
-    where = f" at {name}:{trace.tb_lineno}" if name and not name.startswith("<") else ""
+    where = ""
+    if trace is not None:
+        name = trace.tb_frame.f_code.co_filename
+        where = f" at {name}:{trace.tb_lineno}" if name and not name.startswith("<") else ""
     return f"{type(error).__name__}: {said}{where}"

@@ -1,5 +1,8 @@
 """rt2 data: build, prepare and look at datasets, make vocabularies."""
 
+import argparse
+from typing import Any
+
 from rt2_jax.cli.parsing import add_verb, count, names, number, path, quiet_tensorflow, text
 from rt2_jax.errors import UserError
 
@@ -9,7 +12,7 @@ MAX_IMAGE_SIZE = 4096  # of prepared frames, as in datasets.prepare
 MAX_TOKENS = 2**20  # of a prompt or target
 
 
-def add_data(verbs) -> None:
+def add_data(verbs: Any) -> None:
     data = verbs.add_parser("data", help="build, prepare and look at datasets")
     kinds = data.add_subparsers(dest="kind", metavar="COMMAND", required=True)
 
@@ -100,7 +103,7 @@ def add_data(verbs) -> None:
     )  # fmt: skip
 
 
-def _data_build(arguments) -> None:
+def _data_build(arguments: argparse.Namespace) -> None:
     with quiet_tensorflow():
         from rt2_jax.datasets.tabletop.build import build
 
@@ -116,7 +119,7 @@ def _data_build(arguments) -> None:
     )
 
 
-def _data_prepare(arguments) -> None:
+def _data_prepare(arguments: argparse.Namespace) -> None:
     with quiet_tensorflow():
         from rt2_jax.datasets.prepare import prepare
 
@@ -133,13 +136,13 @@ def _data_prepare(arguments) -> None:
     )
 
 
-def _data_inspect(arguments) -> None:
+def _data_inspect(arguments: argparse.Namespace) -> None:
     from rt2_jax.data.inspect import inspect
 
     print(inspect(arguments.data, tasks=arguments.tasks, out=arguments.out))
 
 
-def _data_vocabulary(arguments) -> None:
+def _data_vocabulary(arguments: argparse.Namespace) -> None:
     from rt2_jax.files.places import check_file
     from rt2_jax.tokens.adapt import adapt_vocabulary, read_corpus
     from rt2_jax.tokens.train_vocabulary import train_vocabulary

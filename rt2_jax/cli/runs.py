@@ -1,5 +1,8 @@
 """rt2 train, eval and sample: make a checkpoint, and ask what it can do."""
 
+import argparse
+from typing import Any
+
 from rt2_jax.cli.parsing import (
     MAX_JAX_SEED,
     MAX_SEED,
@@ -15,7 +18,7 @@ from rt2_jax.cli.parsing import (
 from rt2_jax.errors import UserError
 
 
-def add_train(verbs) -> None:
+def add_train(verbs: Any) -> None:
     train = add_verb(
         verbs, "train", _train, "train a model by a config",
         "A config is a Python file with get_config(); any of its values can be set on the command line:\n"
@@ -29,7 +32,7 @@ def add_train(verbs) -> None:
     train.add_argument("--workdir", type=path, required=True, help="checkpoints, metrics and the config go here")
 
 
-def _train(arguments) -> int:
+def _train(arguments: argparse.Namespace) -> int:
     from rt2_jax.train.signals import StopSignals, ignore_signals_at_exit
 
     with StopSignals() as signals:  # before JAX is imported, which takes seconds
@@ -41,7 +44,7 @@ def _train(arguments) -> int:
     return code
 
 
-def add_eval(verbs) -> None:
+def add_eval(verbs: Any) -> None:
     evaluate = add_verb(
         verbs, "eval", _eval, "drive a robot, simulated or real, and write the report",
         "Closed loop with controls, beside what the same checkpoint still knows of the web. Writes OUT/report.json\n"
@@ -77,7 +80,7 @@ def add_eval(verbs) -> None:
     add_no_verify(evaluate)
 
 
-def _eval(arguments) -> None:
+def _eval(arguments: argparse.Namespace) -> None:
     from rt2_jax.evaluate.results import CONTROLS
     from rt2_jax.report.run import evaluate
 
@@ -101,7 +104,7 @@ def _eval(arguments) -> None:
     )
 
 
-def add_sample(verbs) -> None:
+def add_sample(verbs: Any) -> None:
     sample = add_verb(
         verbs, "sample", _sample, "ask a checkpoint about an image",
         "With --instruction it answers with an action (or a plan and an action: --mode plan), decoded under the\n"
@@ -132,7 +135,7 @@ def add_sample(verbs) -> None:
     add_no_verify(sample)
 
 
-def _sample(arguments) -> None:
+def _sample(arguments: argparse.Namespace) -> None:
     import jax
     import numpy as np
 

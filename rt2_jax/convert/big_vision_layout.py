@@ -81,4 +81,5 @@ def paligemma_layout(config: ModelConfig, scanned: bool = True) -> Layout:
         ),
         {},
     )
+    assert config.vision is not None and isinstance(config.text, PrefixLmConfig)
     return vit_layout(config.vision, scanned).renamed("img/") + head + gemma_layout(config.text).renamed("llm/")

@@ -99,7 +99,7 @@ def _tensor(leaves: list[Leaf], index: tuple[int, ...], layout: Layout, reader: 
     parts = [leaf.theirs(reader.read(leaf.path, index), layout.sizes) for leaf in leaves]
     if leaves[0].part is None:
         return parts[0]
-    order = sorted(range(len(leaves)), key=lambda i: leaves[i].part)
+    order = sorted(range(len(leaves)), key=lambda i: leaves[i].part or 0)
     return np.stack([parts[i] for i in order])
 
 

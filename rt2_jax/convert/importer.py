@@ -90,10 +90,8 @@ def import_weights(
     if dtype not in (None, *DTYPES):
         raise UserError(f"dtype {dtype!r} is unknown; choose one of {', '.join(DTYPES)}, or none to keep the sources'")
     backbone = make_backbone(config)
-    shapes = {
-        path: tuple(leaf.shape)
-        for path, leaf in flatten_dict(jax.eval_shape(backbone.init, jax.random.key(0)), sep="/").items()
-    }
+    leaves: dict[str, Any] = flatten_dict(jax.eval_shape(backbone.init, jax.random.key(0)), sep="/")
+    shapes = {path: tuple(leaf.shape) for path, leaf in leaves.items()}
     origin = match(sources, shapes, config, ignore, new)
     fresh = [path for path in shapes if path not in origin]
     specs = {
@@ -137,7 +135,7 @@ def _write(
     for path in specs:
         for index, piece in pieces(path):
             writer.write(path, index, piece)
-            if progress:
+            if progress and bar is not None:
                 progress.advance(bar, piece.size)
     (folder / PARAMS_DIR / COMMIT_FILE).write_text("complete\n", encoding="utf-8")
     write_spec(folder, described, vocabulary)

@@ -7,6 +7,7 @@ than a piece of one is ever in memory.
 import math
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 import flax.traverse_util
 import jax
@@ -71,7 +72,7 @@ class ParamsReader:
             raise UserError(
                 f"weights in {directory} cannot be read ({first_line(error)}); copy or export them again"
             ) from error
-        leaves = flax.traverse_util.flatten_dict(tree, sep="/")
+        leaves: dict[str, Any] = flax.traverse_util.flatten_dict(tree, sep="/")
         self.shapes = {path: tuple(leaf.shape) for path, leaf in leaves.items()}
         self.dtypes = {path: np.dtype(leaf.dtype) for path, leaf in leaves.items()}
         self._stores: dict[str, tensorstore.TensorStore] = {}

@@ -51,17 +51,20 @@ def plan_model(
         config = get_config(size)
     else:
         if text is None or text.text is None:
+            assert vision is not None  # some weights are named, and they are no language model's
             raise UserError(f"{vision.path} ({vision.kind}) has no language model; name a text checkpoint beside it")
-        has_vision = vision is not None and vision.vision is not None
+        tower, image_size = None, 224
+        if vision is not None and vision.vision is not None:
+            tower, image_size = vision.vision, round(vision.image_tokens**0.5) * vision.vision.patch_size
         # A language model alone reads its prompt backwards only; one that is given images has a prefix (PaliGemma).
-        prefix = {"bidirectional_prefix": True} if has_vision and isinstance(text.text, PrefixLmConfig) else {}
+        prefix = {"bidirectional_prefix": True} if tower and isinstance(text.text, PrefixLmConfig) else {}
         config = ModelConfig(
             name="_".join(dict.fromkeys(weights.kind for weights in (vision, text) if weights is not None)),
-            vision=vision.vision if has_vision else None,
+            vision=tower,
             text=dataclasses.replace(text.text, **prefix),
-            image_size=round(vision.image_tokens**0.5) * vision.vision.patch_size if has_vision else 224,
+            image_size=image_size,
             vocab_size=text.vocab_size,
-            num_images=1 if has_vision else 0,
+            num_images=1 if tower else 0,
             compute_dtype="bfloat16",
             remat="full",
         )

@@ -49,9 +49,12 @@ class Source(Protocol):
         dtypes: name -> dtype.
     """
 
-    path: pathlib.Path
-    shapes: Mapping[str, tuple[int, ...]]
-    dtypes: Mapping[str, np.dtype]
+    @property
+    def path(self) -> pathlib.Path: ...
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]: ...
+    @property
+    def dtypes(self) -> Mapping[str, np.dtype]: ...
 
     def read(self, name: str, start: int | None = None, stop: int | None = None) -> np.ndarray:
         """The tensor, or its rows start..stop along the first axis; float32, bfloat16 or float16.
@@ -59,6 +62,7 @@ class Source(Protocol):
         Raises:
             UserError: unreadable data.
         """
+        ...
 
 
 class SafetensorsSource:
@@ -68,15 +72,16 @@ class SafetensorsSource:
         self.path = path
         self.config = read_json(path / "config.json", fix="fetch the whole folder again")
         self._files: dict[str, pathlib.Path] = {}
-        self.shapes, self.dtypes = {}, {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.dtypes: dict[str, np.dtype] = {}
         for file in self._shards():
             with self._opened(file) as opened:
                 for name in opened.keys():  # noqa: SIM118 (not a dictionary)
                     tensor = opened.get_slice(name)
-                    self._files[name], self.shapes[name] = file, tuple(tensor.get_shape())
-                    self.dtypes[name] = _SAFETENSORS_DTYPES.get(tensor.get_dtype())
-                    if self.dtypes[name] is None:
+                    dtype = _SAFETENSORS_DTYPES.get(tensor.get_dtype())
+                    if dtype is None:
                         raise UserError(f"{path}: tensor {name} is {tensor.get_dtype()}; needs a float")
+                    self._files[name], self.shapes[name], self.dtypes[name] = file, tuple(tensor.get_shape()), dtype
 
     def read(self, name: str, start: int | None = None, stop: int | None = None) -> np.ndarray:
         """See `Source.read`."""
@@ -123,7 +128,9 @@ class NpzSource:
         except Exception as error:  # zipfile and numpy raise many kinds for bytes that are no archive or no header
             raise UserError(f"{path} is no whole .npz file ({one_line(error)}); fetch it again") from error
         self._held = _Held(self._read)
-        self._members, self.shapes, self.dtypes = {}, {}, {}
+        self._members: dict[str, str] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.dtypes: dict[str, np.dtype] = {}
         for member, (shape, dtype) in headers.items():
             if dtype.hasobject:
                 raise UserError(f"{path}: {member} is a pickle, which can run code when read; save plain arrays")
@@ -159,7 +166,7 @@ class T5xSource:
         self._stores = {
             name: self._open(name, entry) for name, entry in self._entries.items() if not isinstance(entry, np.ndarray)
         }
-        arrays = {name: self._stores.get(name, entry) for name, entry in self._entries.items()}
+        arrays: dict[str, Any] = {name: self._stores.get(name, entry) for name, entry in self._entries.items()}
         self.shapes = {name: tuple(array.shape) for name, array in arrays.items()}
         self.dtypes = {
             name: np.dtype(getattr(array.dtype, "numpy_dtype", array.dtype)) for name, array in arrays.items()
@@ -199,7 +206,8 @@ class T5xSource:
     @staticmethod
     def _missing_chunk(store: tensorstore.TensorStore, folder: pathlib.Path) -> str:
         # zarr reads a chunk that is not there as zeros.
-        grid = [-(-size // chunk) for size, chunk in zip(store.shape, store.chunk_layout.read_chunk.shape, strict=True)]
+        chunks: Any = store.chunk_layout.read_chunk.shape  # of zarr it is known
+        grid = [-(-size // chunk) for size, chunk in zip(store.shape, chunks, strict=True)]
         names = (".".join(map(str, index)) for index in np.ndindex(*grid))
         return next((name for name in names if not (folder / name).is_file()), "")
 

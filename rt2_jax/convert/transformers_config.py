@@ -110,6 +110,7 @@ def siglip_config(vision: VitConfig, image_size: int) -> dict[str, Any]:
 
 def paligemma_config(config: ModelConfig, image_token: int) -> dict[str, Any]:
     """PaliGemma 1 or 2."""
+    assert config.vision is not None and isinstance(config.text, PrefixLmConfig)
     text = gemma_config(config.text, config.vocab_size)
     vision = siglip_config(config.vision, config.image_size)
     return {

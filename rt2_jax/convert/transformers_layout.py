@@ -154,6 +154,7 @@ def paligemma_spelling(config: ModelConfig, names: Collection[str] = ()) -> Layo
     tower = _start(names, "embeddings.patch_embedding.weight", towers)
     text = _start(names, "embed_tokens.weight", ("language_model.model.", "model.language_model."))
     projector = projector_layout().renamed("model." if tower.startswith("model.") else "")
+    assert config.vision is not None and isinstance(config.text, PrefixLmConfig)
     layout = siglip_layout(config.vision).renamed(tower) + projector + gemma_layout(config.text).renamed(text)
     heads = ("lm_head.weight", "language_model.lm_head.weight")
     return dataclasses.replace(layout, copies=dict.fromkeys(heads, f"{text}embed_tokens.weight"))

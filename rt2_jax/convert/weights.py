@@ -41,19 +41,28 @@ class Weights(Protocol):
         shapes: path -> our shape, of every parameter they hold.
     """
 
-    path: pathlib.Path
-    kind: str
-    vision: VitConfig | None
-    text: EncoderDecoderConfig | PrefixLmConfig | None
-    image_tokens: int
-    vocab_size: int
-    shapes: Mapping[str, tuple[int, ...]]
+    @property
+    def path(self) -> pathlib.Path: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def vision(self) -> VitConfig | None: ...
+    @property
+    def text(self) -> EncoderDecoderConfig | PrefixLmConfig | None: ...
+    @property
+    def image_tokens(self) -> int: ...
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]: ...
 
     def dtype(self, path: str) -> np.dtype:
         """What the parameter is stored in."""
+        ...
 
     def pieces(self, path: str) -> Iterator[tuple[Index, np.ndarray]]:
         """The parameter, piece by piece: where each belongs in it, and its values."""
+        ...
 
 
 class NativeWeights:
@@ -221,11 +230,13 @@ def open_weights(path: str | pathlib.Path) -> Weights:
 def layout_of(source: Source, found: Found) -> Layout:
     """The layout in which a source spells what was found in it."""
     if isinstance(source, T5xSource):
+        assert isinstance(found.text, EncoderDecoderConfig)
         return t5x_layout.t5x_layout(found.text)
     if isinstance(source, NpzSource):
         if found.kind == "paligemma":
             config = parts_config(found)
             return big_vision_layout.paligemma_layout(config, found.scanned)
+        assert found.vision is not None
         make = big_vision_layout.siglip_layout if found.kind == "siglip" else big_vision_layout.vit_layout
         return make(found.vision, found.scanned)
     assert isinstance(source, SafetensorsSource)
@@ -247,6 +258,7 @@ def transformers_spelling(found: Found, names: Collection[str] = ()) -> Layout:
 
 def parts_config(found: Found) -> ModelConfig:
     """What was found as a model's config."""
+    assert found.text is not None
     side = round(found.image_tokens**0.5) * found.vision.patch_size if found.vision else 224
     return ModelConfig(
         name=found.kind,

@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import grain
 import numpy as np
@@ -34,10 +35,11 @@ class RecordsWriter:
         Raises:
             OSError: the disk refuses it.
         """
-        if self._writer is None or self.files[-1][1] == RECORDS_PER_FILE:
-            self._next_file()
+        writer = self._writer
+        if writer is None or self.files[-1][1] == RECORDS_PER_FILE:
+            writer = self._next_file()
         try:
-            self._writer.write(data)
+            writer.write(data)
         except (RuntimeError, ValueError) as error:
             raise OSError(str(error)) from error
         self.files = (*self.files[:-1], (self.files[-1][0], self.files[-1][1] + 1))
@@ -56,14 +58,15 @@ class RecordsWriter:
         except (RuntimeError, ValueError) as error:
             raise OSError(str(error)) from error
 
-    def _next_file(self) -> None:
+    def _next_file(self) -> ArrayRecordWriter:
         self.close()
         name = f"part-{len(self.files):05d}.array_record"
         try:
-            self._writer = ArrayRecordWriter(str(self._folder / name), _WRITER_OPTIONS)
+            self._writer = writer = ArrayRecordWriter(str(self._folder / name), _WRITER_OPTIONS)
         except (RuntimeError, ValueError) as error:
             raise OSError(str(error)) from error
         self.files = (*self.files, (name, 0))
+        return writer
 
 
 class RecordsReader:
@@ -86,12 +89,12 @@ class RecordsReader:
         self._fix, self._noun = fix, noun
         for path, (_, count) in zip(self._paths, files, strict=True):
             try:
-                found = len(grain.sources.ArrayRecordDataSource([str(path)]))
+                found = len(_opened([path]))
             except (RuntimeError, ValueError, OSError) as error:
                 raise UserError(f"{path} cannot be read ({first_line(error)}); {fix}") from error
             if found != count:
                 raise UserError(f"{path} holds {found} {noun}s, its index says {count}; {fix}")
-        self._source = grain.sources.ArrayRecordDataSource([str(path) for path in self._paths]) if files else None
+        self._source: Any = _opened(self._paths) if files else None
 
     def read(self, keys: Sequence[int]) -> list[bytes]:
         """The records numbered `keys`.
@@ -116,3 +119,8 @@ class RecordsReader:
             return self._source[key]
         except (RuntimeError, ValueError, OSError) as error:
             raise self.corrupt(key, error) from error
+
+
+def _opened(paths: Sequence[pathlib.Path]) -> Any:
+    """Grain's source of the files' records; its declared type leaves out its length and the reading of several."""
+    return grain.sources.ArrayRecordDataSource([str(path) for path in paths])

@@ -146,7 +146,7 @@ class _MixtureLoader:
             name = self.schedule.tasks[index]
             keys = [shuffled_index(name, ordinal[row], len(split), self.seed) for row in rows]
             for row, (record, frames) in zip(rows, split.read(keys), strict=True):
-                _fill(batch, row, record, frames, index)
+                _fill(batch, int(row), record, frames, index)
         return batch
 
 

@@ -104,7 +104,7 @@ class PreparedIndex:
 
 def encode_record(record: Record) -> bytes:
     """The record as msgpack bytes; `decode_record` is the inverse."""
-    return msgpack.packb(
+    return msgpack.packb(  # pyright: ignore[reportReturnType]: None is what a Packer that keeps its bytes gives
         {
             "frames": record.frames.tolist(),
             "prompt": np.ascontiguousarray(record.prompt, "<i4").tobytes(),
@@ -215,7 +215,7 @@ def read_embodiments(data_dir: str | pathlib.Path, tasks: Iterable[str], split: 
                 f"tasks {known.task} and {task} both call their embodiment {name}, and mean different things by it: "
                 f"{what} is {one} and {other}; prepare both with one card, or give one card another name"
             )
-    return {name: index.embodiment for name, index in first.items()}
+    return {name: index.embodiment for name, index in first.items() if index.embodiment is not None}
 
 
 def again(data_dir: str | pathlib.Path, task: str, overwrite: bool = True) -> str:

@@ -241,8 +241,8 @@ def _priority(number: np.ndarray, share: np.ndarray, period: int, index: np.ndar
     return ((deadline << 1 | (1 - overlaps)) << 20 | (2**19 - group)) << 24 | index
 
 
-def _ceil(numerator, denominator):
-    """Of integers or arrays of them."""
+def _ceil(numerator: np.ndarray, denominator: np.ndarray | int) -> np.ndarray:
+    """The quotient, rounded up."""
     return -(-numerator // denominator)
 
 

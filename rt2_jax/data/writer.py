@@ -70,7 +70,8 @@ class KnownFrames:
         name = frames_folder(dataset, split, camera)
         folder = data_dir / "prepared" / name
         index, identity = read_frames_index(folder, fix)
-        damage = find_damage(folder, read_manifest(folder), [SOURCES_NAME])
+        manifest = read_manifest(folder)
+        damage = "its manifest is missing" if manifest is None else find_damage(folder, manifest, [SOURCES_NAME])
         if damage:
             raise UserError(f"{folder}: {damage}; {fix}")
         sources = (folder / SOURCES_NAME).read_bytes()

@@ -11,12 +11,12 @@ import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
 from rt2_jax.errors import UserError
-from rt2_jax.evaluate.env import SEATS, Environment, EnvSpec, Observation, Split
+from rt2_jax.evaluate.env import SEATS, ControlledEnvironment, Environment, EnvSpec, Observation, Split
 from rt2_jax.evaluate.frames import shrink_frame
 from rt2_jax.evaluate.results import (
     CONTROLS,
@@ -106,6 +106,7 @@ class _Seat:
         # uint8[C, H, W, 3] of each moment that the policy is shown, oldest first.
         # Before an episode's first there is none, which a black one says, as in training.
         self._none = np.zeros((len(cameras), image_size, image_size, 3), np.uint8)
+        self._history = history
         self._moments = collections.deque([self._none] * history, history)
         self.told, self.state = "wait", np.zeros(len(env.spec.state_names), np.float32)
 
@@ -119,16 +120,19 @@ class _Seat:
         if job.control is None:
             observation = self.env.reset(job.split, job.skill, job.seed)
         else:
-            observation = self.env.reset_control(job.control, job.split, job.skill, job.seed)
+            # An environment whose splits name controls has the method for them.
+            controlled = cast(ControlledEnvironment, self.env)
+            observation = controlled.reset_control(job.control, job.split, job.skill, job.seed)
         self.job = job
         self._tell(observation)
         self._instruction = observation.instruction if observation.judged is None else observation.judged
         self._told_first = self.told
         self._steps: list[tuple[np.ndarray, np.ndarray, np.ndarray, str]] = []
-        self._moments.extend([self._none] * (self._moments.maxlen - 1) + [self._moment(observation)])
+        self._moments.extend([self._none] * (self._history - 1) + [self._moment(observation)])
 
     def step(self, action: np.ndarray, bins: np.ndarray, text: str) -> EpisodeOutcome | None:
         """Acts; the episode's outcome when that ended it."""
+        assert self.job is not None
         self._steps.append((shrink_frame(self._moments[-1][0]), action, bins, text))
         after = self.env.step(action.copy())
         self._tell(after.observation)
@@ -156,6 +160,7 @@ class _Seat:
 
     def film(self, outcome: EpisodeOutcome) -> Film:
         """The episode that just ended."""
+        assert self.job is not None
         frames, actions, bins, texts = zip(*self._steps, strict=True)
         spec = self.env.spec
         return Film(

@@ -153,6 +153,7 @@ class Environment(Protocol):
     @property
     def spec(self) -> EnvSpec:
         """The same for every instance that a factory makes."""
+        ...
 
     def reset(self, split: str, skill: str, seed: int) -> Observation:
         """Sets the task that these name: the same episode for the same arguments.
@@ -161,6 +162,7 @@ class Environment(Protocol):
             split, skill: of `EnvSpec.splits`.
             seed: 0 or more; an evaluation counts it up.
         """
+        ...
 
     def step(self, action: np.ndarray) -> Step:
         """Acts.
@@ -168,6 +170,7 @@ class Environment(Protocol):
         Args:
             action: float32[width] in physical units, within the bounds of the policy's action space.
         """
+        ...
 
     def close(self) -> None:
         """Lets go of whatever it holds; called once, whatever happened."""
@@ -183,6 +186,7 @@ class ControlledEnvironment(Environment, Protocol):
         task's own words). ``other_image``: until the episode ends it is shown another scene, in which its actions are
         carried out as well.
         """
+        ...
 
 
 def cameras_seen(spec: EnvSpec, robot: Embodiment) -> tuple[str, ...]:

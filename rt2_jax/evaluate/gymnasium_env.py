@@ -75,6 +75,7 @@ class GymnasiumEnv:
         """One step of the environment, or none where the policy stops."""
         if self._stop is not None:
             if action[self._stop] >= 0.5:
+                assert self._last is not None, "step was called before reset"
                 return Step(self._last.observation, done=True, success=self._last.success, metrics=self._last.metrics)
             action = np.delete(action, self._stop)
         found, _, terminated, truncated, info = self._env.step(action)

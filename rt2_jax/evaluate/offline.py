@@ -24,19 +24,26 @@ from rt2_jax.tokens.vocabulary import Vocabulary
 _PLACE = re.compile(r" at \d+ \d+")
 
 
-class AnsweringPolicy(Protocol):
-    """What the offline metrics need of `policy.policy.Policy`."""
+class AnsweringModel(Protocol):
+    """What the metrics of text need of `policy.policy.TextModel`."""
+
+    def answer(self, images: np.ndarray, texts: Sequence[str], max_len: int) -> list[str]:
+        """uint8[B, N, H, W, 3] and B prompts -> B answers."""
+        ...
+
+
+class AnsweringPolicy(AnsweringModel, Protocol):
+    """What the metrics of actions and plans need of `policy.policy.Policy`."""
 
     vocabulary: Vocabulary
 
     def embodiment(self) -> Embodiment:
         """Whose actions it decodes."""
+        ...
 
     def act_on_prompts(self, images: np.ndarray, texts: Sequence[str], mode: str = "action") -> Any:
         """uint8[B, N, H, W, 3] and B prompts -> chunk_bins int32[B, chunk, width] and text of B strings."""
-
-    def answer(self, images: np.ndarray, texts: Sequence[str], max_len: int) -> list[str]:
-        """uint8[B, N, H, W, 3] and B prompts -> B answers."""
+        ...
 
 
 def _act(policy: AnsweringPolicy, examples: Sequence[Example], mode: str) -> tuple[np.ndarray, list[str]]:
@@ -98,7 +105,7 @@ def _score_plans(
 
 def _score_text(
     measure: Callable[[Sequence[str], Sequence[str]], tuple[Metric, ...]],
-    policy: AnsweringPolicy,
+    policy: AnsweringModel,
     examples: Sequence[Example],
     max_len: int,
 ) -> tuple[tuple[Metric, ...], list[str]]:
@@ -113,11 +120,11 @@ def _score_text(
 class Kind:
     """How tasks of a kind are shown and scored: (policy, examples, max_len) -> metrics, answers.
 
-    An empty `skill` is the task's name.
+    An empty `skill` is the task's name. Plans are an `AnsweringPolicy`'s, texts any `AnsweringModel`'s.
     """
 
     skill: str
-    score: Callable[[AnsweringPolicy, Sequence[Example], int], tuple[tuple[Metric, ...], list[str]]]
+    score: Callable[[Any, Sequence[Example], int], tuple[tuple[Metric, ...], list[str]]]
 
 
 _detections_from_gripper = functools.partial(text_metrics.detections, most=FROM_GRIPPER)
@@ -137,7 +144,7 @@ TEXT_KINDS: dict[str, Kind] = {
 
 
 def score_web(
-    policy: AnsweringPolicy, task: str, kind: str, examples: Sequence[Example], max_len: int, samples: int = 6
+    policy: AnsweringModel, task: str, kind: str, examples: Sequence[Example], max_len: int, samples: int = 6
 ) -> WebScores:
     """One task's scores, with `samples` of the questions and answers, evenly spread, to read.
 

@@ -146,9 +146,9 @@ def run_offline(
             kind = scored_as(index)
             acts = kind in (ACTION, PLAN)
             if not acts or (actions and isinstance(model, Policy)):
-                robot = acting_for(model, index) if acts else model
+                robot = acting_for(model, index) if acts and isinstance(model, Policy) else model
                 held_out = read_examples(data_dir, index, model.vocabulary, examples)
-                if kind == ACTION:
+                if kind == ACTION and isinstance(robot, Policy):
                     scores.append(offline.score_actions(robot, task, held_out))
                 else:
                     web.append(offline.score_web(robot, task, kind, held_out, max_len))
@@ -163,6 +163,7 @@ def acting_for(policy: Policy, index: PreparedIndex) -> Policy:
       UserError: the task's integers mean other actions than those that the policy knows by that name.
     """
     task, embodiment = index.task, index.embodiment
+    assert embodiment is not None  # the task holds actions
     known = policy.embodiments.get(embodiment.name)
     if known is None and len(policy.embodiments) == 1:
         known = policy.embodiment()  # of one dataset alone, by whatever name

@@ -70,7 +70,9 @@ class TabletopEnvironment:
     def reset_control(self, control: str, split: str, skill: str, seed: int) -> Observation:
         """As `reset`, with another instruction of the same scene, or with another scene in the picture."""
         shown = self.reset(split, skill, seed)
-        scene, task = self.env.world.scene, self.env.task
+        world, task = self.env.world, self.env.task
+        assert world is not None and task is not None  # reset has set both
+        scene = world.scene
         if control == WRONG_INSTRUCTION:
             self._told = wrong_instruction(scene, task, seed).instruction
             return Observation(shown.images, self._told, judged=task.instruction)
@@ -83,7 +85,7 @@ class TabletopEnvironment:
     def step(self, action: np.ndarray) -> Step:
         """One control step; action[0] >= 0.5 ends the episode."""
         observation, _, terminated, truncated, info = self.env.step(action)
-        if self._twin_is_shown:
+        if self._twin_is_shown and self.twin is not None:
             observation = self.twin.step(action)[0]
         return Step(self._observation(observation), terminated or truncated, bool(info["success"]), truncated)
 

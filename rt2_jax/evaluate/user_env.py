@@ -27,6 +27,7 @@ class EnvironmentSource(Protocol):
 
     def make(self, image_size: int) -> Environment:
         """Another one. `image_size` is the side of the policy's frames, for those that can render at any size."""
+        ...
 
     def close(self) -> None:
         """Lets go of what was made and not handed out."""
@@ -41,7 +42,8 @@ class CheckedEnvironment:
     """
 
     def __init__(self, env: Environment, where: str):
-        self._env, self._where = env, where
+        self._env: Any = env  # whatever the user wrote
+        self._where = where
         self.spec: EnvSpec = env.spec
 
     def reset(self, split: str, skill: str, seed: int) -> Observation:

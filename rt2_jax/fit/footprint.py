@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rt2_jax.fit.flops import ACTION_TOKENS
-from rt2_jax.models.backbone import make_backbone
+from rt2_jax.models.backbone import Cache, Params, make_backbone
 from rt2_jax.models.config import ModelConfig
 from rt2_jax.models.sizes import count
 from rt2_jax.train.config import OptimizerConfig
@@ -47,7 +47,7 @@ def footprint(config: ModelConfig, prompt_len: int) -> Footprint:
     frames = (1, config.num_images, config.image_size, config.image_size, 3)
     images, prompt = jax.ShapeDtypeStruct(frames, jnp.uint8), jax.ShapeDtypeStruct((1, prompt_len), jnp.int32)
 
-    def prefill(params: Any, images: jax.Array, prompt: jax.Array) -> tuple[jax.Array, Any]:
+    def prefill(params: Params, images: jax.Array, prompt: jax.Array) -> tuple[jax.Array, Cache]:
         return backbone.prefill(params, images, prompt, ACTION_TOKENS + 1)
 
     _, cache = jax.eval_shape(prefill, params, images, prompt)

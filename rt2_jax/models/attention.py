@@ -1,17 +1,24 @@
 """Multi-head attention, with the switches that the ViT, T5, Gemma and PaLM need of it."""
 
+from typing import Any
+
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Float32, Int
 
 from rt2_jax.models.layers import MASKED, Dropout, HeadsIn, HeadsOut, Initializer, LayerNorm
 from rt2_jax.parallel.rules import constrain
 
+# Added to attention logits; an axis of size 1 stands for all of it.
+AttentionBias = Float32[Array, "#batch #heads #queries keys"]
 
-def rotate(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
-    """Rotary position embedding (arXiv 2104.09864, 3.2): pairs of x[B, S, H, D] turned by positions int[B, S].
 
-    The pair (i, i + D / 2) turns by position * theta ** (-2 i / D) radians, computed in float32.
+def rotate(
+    x: Float[Array, "batch length heads head_dim"], positions: Int[Array, "batch length"], theta: float
+) -> Float[Array, "batch length heads head_dim"]:
+    """Rotary position embedding (arXiv 2104.09864, 3.2): pairs of x's last axis turned by their positions.
+
+    The pair (i, i + D / 2) of D turns by position * theta ** (-2 i / D) radians, computed in float32.
     """
     half = x.shape[-1] // 2
     frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
@@ -21,28 +28,30 @@ def rotate(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
     return jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1).astype(x.dtype)
 
 
-def softcap(x: jax.Array, cap: float) -> jax.Array:
+def softcap(x: Float[Array, "*axes"], cap: float) -> Float[Array, "*axes"]:
     """cap * tanh(x / cap), between -cap and cap; x itself where cap is 0."""
     return x if cap == 0.0 else cap * jnp.tanh(x / cap)
 
 
-def mask_bias(mask: jax.Array) -> jax.Array:
-    """bool -> float32 of the same shape to add to attention logits: 0 where True, MASKED where False."""
+def mask_bias(mask: Bool[Array, "*axes"]) -> Float32[Array, "*axes"]:
+    """What to add to attention logits: 0 where True, MASKED where False."""
     return jnp.where(mask, 0.0, MASKED)
 
 
-def padding_bias(mask: jax.Array) -> jax.Array:
-    """mask bool[B, K] -> float32[B, 1, 1, K], MASKED where it is False."""
+def padding_bias(mask: Bool[Array, "batch keys"]) -> Float32[Array, "batch 1 1 keys"]:
+    """`mask_bias` of a padding mask, for all heads and queries."""
     return mask_bias(mask)[:, None, None, :]
 
 
-def cache_layout(x: jax.Array) -> jax.Array:
-    """The layout of keys or values of a stack: [layers, B, K, heads, D]."""
+def cache_layout(
+    x: Float[Array, "layers batch keys heads head_dim"],
+) -> Float[Array, "layers batch keys heads head_dim"]:
+    """The layout of keys or values of a stack."""
     return constrain(x, None, "activation_batch", "activation_length", "activation_heads", "activation_head_dim")
 
 
 class Attention(nn.Module):
-    """softmax(scale * q k + bias) v, the softmax in float32. B batch, Q and K lengths, H heads, D head width.
+    """softmax(scale * q k + bias) v, the softmax in float32.
 
     ``kv_heads`` keys and values are shared by groups of ``heads / kv_heads`` queries (0: one each). ``query_scale``
     multiplies q (1 for T5, which folds it into the initialiser; head_dim ** -0.5 for the ViT). ``qk_norm`` puts a
@@ -66,9 +75,9 @@ class Attention(nn.Module):
     logits_softcap: float = 0.0
     dropout_rate: float = 0.0
 
-    def setup(self):
-        common = {"head_dim": self.head_dim, "dtype": self.dtype, "use_bias": self.use_qkv_bias}
-        shared = {
+    def setup(self) -> None:
+        common: dict[str, Any] = {"head_dim": self.head_dim, "dtype": self.dtype, "use_bias": self.use_qkv_bias}
+        shared: dict[str, Any] = {
             **common,
             "heads": self.kv_heads or self.heads,
             "heads_axis": "kv_heads" if self.kv_heads else "heads",
@@ -82,22 +91,35 @@ class Attention(nn.Module):
             self.query_norm = LayerNorm(self.dtype, use_bias=False)
             self.key_norm = LayerNorm(self.dtype, use_bias=False)
 
-    def __call__(self, x, source, bias=None):
-        """x[B, Q, width] attends over source[B, K, width]; bias float32, broadcastable to [B, H, Q, K]."""
+    def __call__(
+        self,
+        x: Float[Array, "batch queries width"],
+        source: Float[Array, "batch keys width"],
+        bias: AttentionBias | None = None,
+    ) -> Float[Array, "batch queries width"]:
+        """``x`` attends over ``source``."""
         return self.attend(x, *self.keys_values(source), bias)
 
-    def keys_values(self, source, positions=None):
-        """k and v [B, K, kv_heads or H, D] of source[B, K, width]; positions int[B, K] where there is a rotation."""
+    def keys_values(
+        self, source: Float[Array, "batch keys width"], positions: Int[Array, "batch keys"] | None = None
+    ) -> tuple[Float[Array, "batch keys kv_heads head_dim"], Float[Array, "batch keys kv_heads head_dim"]]:
+        """k and v of ``source``; it needs ``positions`` where there is a rotation."""
         key = self.key(source)
         key = self.key_norm(key) if self.qk_norm else key
-        return (rotate(key, positions, self.rope_theta) if self.rope_theta else key), self.value(source)
+        return self._rotated(key, positions), self.value(source)
 
-    def attend(self, x, key, value, bias=None, positions=None):
-        """x[B, Q, width] (at positions int[B, Q]) over keys and values already computed."""
+    def attend(
+        self,
+        x: Float[Array, "batch queries width"],
+        key: Float[Array, "batch keys kv_heads head_dim"],
+        value: Float[Array, "batch keys kv_heads head_dim"],
+        bias: AttentionBias | None = None,
+        positions: Int[Array, "batch queries"] | None = None,
+    ) -> Float[Array, "batch queries width"]:
+        """``x``, at ``positions`` where there is a rotation, over keys and values already computed."""
         query = self.query(x)
         query = self.query_norm(query) if self.qk_norm else query
-        query = rotate(query, positions, self.rope_theta) if self.rope_theta else query
-        query = query * self.query_scale
+        query = self._rotated(query, positions) * self.query_scale
         if not self.kv_heads:
             logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
         else:
@@ -112,3 +134,12 @@ class Attention(nn.Module):
         weights = weights.reshape(weights.shape[0], self.kv_heads, -1, *weights.shape[2:])
         attended = jnp.einsum("bhgqk,bkhd->bqhgd", weights, value)
         return self.out(attended.reshape(*attended.shape[:2], self.heads, self.head_dim))
+
+    def _rotated(
+        self, x: Float[Array, "batch length heads head_dim"], positions: Int[Array, "batch length"] | None
+    ) -> Float[Array, "batch length heads head_dim"]:
+        if not self.rope_theta:
+            return x
+        if positions is None:
+            raise TypeError("a rotation needs positions")
+        return rotate(x, positions, self.rope_theta)

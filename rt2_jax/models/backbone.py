@@ -1,11 +1,13 @@
 """What the rest of rt2_jax knows of a model: pure functions of a parameter tree."""
 
 import functools
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32, Int, Int32, PRNGKeyArray, PyTree, UInt8
 
 from rt2_jax.errors import UserError
 from rt2_jax.models.config import ModelConfig, PrefixLmConfig
@@ -14,49 +16,61 @@ from rt2_jax.models.lora import add_lora, scale_lora
 from rt2_jax.models.pali import Pali
 from rt2_jax.models.palm_e import PalmE
 
-Params = Any  # nested dict of float32 arrays
+Params = PyTree[Float[Array, "..."]]  # nested dict; float32, but for parts that are frozen in less
+Cache = PyTree[Array]  # a wiring's own
 
 
+@runtime_checkable
 class Backbone(Protocol):
-    """A vision-language model as pure functions, the same for every wiring.
-
-    B batch, N images, T prompt, L target, V vocabulary.
-    """
+    """A vision-language model as pure functions, the same for every wiring."""
 
     config: ModelConfig
 
-    def init(self, rng: jax.Array) -> Params:
+    def init(self, rng: PRNGKeyArray) -> Params:
         """Fresh float32 parameters as nested dicts; deterministic in ``rng``, whatever the mesh."""
+        ...
 
-    def logical_axes(self) -> Any:
+    def logical_axes(self) -> PyTree:
         """Tree like the parameters' whose leaves are tuples of logical axis names (see parallel/rules.py)."""
+        ...
 
     def logits(
         self,
         params: Params,
-        images: jax.Array,
-        prompt: jax.Array,
-        target: jax.Array,
+        images: UInt8[Array, "batch images height width 3"],
+        prompt: Int32[Array, "batch prompt"],
+        target: Int32[Array, "batch length"],
         *,
-        dropout_rng: jax.Array | None = None,
-    ) -> jax.Array:
-        """Teacher-forced logits float32[B, L, V].
+        dropout_rng: PRNGKeyArray | None = None,
+    ) -> Float32[Array, "batch length vocabulary"]:
+        """Teacher-forced logits.
 
-        Takes images uint8[B, N, H, W, 3], prompt int32[B, T] padded on the right, target int32[B, L], and shifts right
-        inside: row i sees target[:, :i]. A ``dropout_rng`` switches dropout on.
+        Takes prompts padded on the right, and shifts the target right inside: row i sees target[:, :i]. A
+        ``dropout_rng`` switches dropout on.
         """
+        ...
 
-    def prefill(self, params: Params, images: jax.Array, prompt: jax.Array, max_len: int) -> tuple[jax.Array, Any]:
-        """Logits float32[B, V] of the target's first token, and a cache to decode the others with.
+    def prefill(
+        self,
+        params: Params,
+        images: UInt8[Array, "batch images height width 3"],
+        prompt: Int32[Array, "batch prompt"],
+        max_len: int,
+    ) -> tuple[Float32[Array, "batch vocabulary"], Cache]:
+        """Logits of the target's first token, and a cache to decode the others with.
 
-        Takes images uint8[B, N, H, W, 3] and prompt int32[B, T]; the cache serves targets of up to ``max_len`` tokens.
+        The cache serves targets of up to ``max_len`` tokens.
         """
+        ...
 
-    def decode_step(self, params: Params, cache: Any, token: jax.Array, index: jax.Array) -> tuple[jax.Array, Any]:
-        """Logits float32[B, V] of the token after ``token`` int32[B], and the cache with ``token`` in it.
+    def decode_step(
+        self, params: Params, cache: Cache, token: Int32[Array, " batch"], index: Int[Array, ""] | int
+    ) -> tuple[Float32[Array, "batch vocabulary"], Cache]:
+        """Logits of the token after ``token``, and the cache with ``token`` in it.
 
         ``token`` is the target's token number ``index``, one integer for all rows, 0 .. max_len - 2.
         """
+        ...
 
 
 class ModelBackbone:
@@ -66,41 +80,57 @@ class ModelBackbone:
         self.config = config
         self._module = _module(config)
 
-    def init(self, rng: jax.Array) -> Params:
+    def init(self, rng: PRNGKeyArray) -> Params:
         """See `Backbone.init`."""
         return nn.meta.unbox(self._boxed(rng))
 
-    def logical_axes(self) -> Any:
+    def logical_axes(self) -> PyTree:
         """See `Backbone.logical_axes`."""
         boxed = jax.eval_shape(self._boxed, jax.ShapeDtypeStruct((2,), jnp.uint32))
         return jax.tree.map(lambda box: tuple(box.names), boxed, is_leaf=_is_box)
 
-    def logits(self, params, images, prompt, target, *, dropout_rng=None):
+    def logits(
+        self,
+        params: Params,
+        images: UInt8[Array, "batch images height width 3"],
+        prompt: Int32[Array, "batch prompt"],
+        target: Int32[Array, "batch length"],
+        *,
+        dropout_rng: PRNGKeyArray | None = None,
+    ) -> Float32[Array, "batch length {self.config.vocab_size}"]:
         """See `Backbone.logits`."""
         self._check_images(images)
         rngs = None if dropout_rng is None else {"dropout": dropout_rng}
         return self._apply(params, images, prompt, target, rngs=rngs)
 
-    def prefill(self, params, images, prompt, max_len: int) -> tuple[jax.Array, Any]:
+    def prefill(
+        self,
+        params: Params,
+        images: UInt8[Array, "batch images height width 3"],
+        prompt: Int32[Array, "batch prompt"],
+        max_len: int,
+    ) -> tuple[Float32[Array, "batch {self.config.vocab_size}"], Cache]:
         """See `Backbone.prefill`."""
         self._check_images(images)
         return self._apply(params, images, prompt, max_len, method="prefill")
 
-    def decode_step(self, params, cache, token, index) -> tuple[jax.Array, Any]:
+    def decode_step(
+        self, params: Params, cache: Cache, token: Int32[Array, " batch"], index: Int[Array, ""] | int
+    ) -> tuple[Float32[Array, "batch {self.config.vocab_size}"], Cache]:
         """See `Backbone.decode_step`."""
         return self._apply(params, cache, token, index, method="decode_step")
 
-    def _apply(self, params, *arguments, **options):
+    def _apply(self, params: Params, *arguments: Any, **options: Any) -> Any:
         params = scale_lora(params, self.config.lora) if self.config.lora else params
         return self._module.apply({"params": params}, *arguments, **options)
 
-    def _boxed(self, rng):
+    def _boxed(self, rng: PRNGKeyArray) -> PyTree:
         config = self.config
         images = jnp.zeros((1, config.num_images, config.image_size, config.image_size, 3), jnp.uint8)
         ids = jnp.full((1, 1), PAD_ID, jnp.int32)
         return _jitted_init(config)(rng, images, ids)
 
-    def _check_images(self, images) -> None:
+    def _check_images(self, images: Array) -> None:
         size, count = self.config.image_size, self.config.num_images
         if images.ndim != 5 or images.shape[1:] != (count, size, size, 3) or images.dtype != jnp.uint8:
             raise UserError(
@@ -110,14 +140,15 @@ class ModelBackbone:
 
 
 def _module(config: ModelConfig) -> nn.Module:
-    return PalmE(config) if isinstance(config.text, PrefixLmConfig) else Pali(config)
+    text = config.text
+    return PalmE(config, text) if isinstance(text, PrefixLmConfig) else Pali(config, text)
 
 
 @functools.cache
-def _jitted_init(config: ModelConfig):
+def _jitted_init(config: ModelConfig) -> Callable[[PRNGKeyArray, Array, Array], PyTree]:
     module = _module(config.replace(scan_unroll=False))  # the scan compiles one block, not all
 
-    def init(rng, images, ids):
+    def init(rng: PRNGKeyArray, images: Array, ids: Array) -> PyTree:
         params = module.init(rng, images, ids, ids)["params"]
         return add_lora(params, config.lora, rng) if config.lora else params
 

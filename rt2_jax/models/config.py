@@ -53,7 +53,7 @@ class VitConfig:
     position_std: NotNegative = 0.0
     dropout_rate: Rate = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self, "model", "vision")
 
 
@@ -82,7 +82,7 @@ class EncoderDecoderConfig:
     encoder_branch_init: NotNegative = 1.0
     dropout_rate: Rate = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self, "model", "text")
         _require(
             self.relative_max_distance > self.relative_buckets // 2,
@@ -136,7 +136,7 @@ class PrefixLmConfig:
     branch_init: NotNegative = 1.0
     dropout_rate: Rate = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self, "model", "text")
         _require(self.heads % self.kv_heads == 0, f"kv_heads {self.kv_heads} does not divide heads {self.heads}")
         _require(self.head_dim % 2 == 0, f"head_dim {self.head_dim} is odd, and rotary positions turn pairs")
@@ -154,7 +154,7 @@ class LoraConfig:
     rank: Width
     alpha: Positive
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self, "model", "lora")
         try:
             re.compile(self.pattern)
@@ -194,7 +194,7 @@ class ModelConfig:
     scan_unroll: bool = False
     lora: LoraConfig | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self, "model")
         _check_vision(self)
         _check_tokens(self)

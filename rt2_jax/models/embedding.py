@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32, Int
 
 from rt2_jax.models.layers import FAN_IN, adapted, axes, hidden
 from rt2_jax.parallel.rules import constrain
@@ -21,35 +22,37 @@ class Embedding(nn.Module):
     dtype: jnp.dtype
     scaled_inputs: bool = False
 
-    def setup(self):
+    def setup(self) -> None:
         std = self.width**-0.5 if self.scaled_inputs else 1.0
         init = axes(nn.initializers.normal(std), "vocab", "embed")
         self.embedding = self.param("embedding", init, (self.vocab_size, self.width), jnp.float32)
 
-    def __call__(self, ids):
+    def __call__(self, ids: Int[Array, "batch length"]) -> Float[Array, "batch length {self.width}"]:
         x = jnp.take(self.embedding, ids, axis=0, mode="clip").astype(self.dtype)
         return hidden(x * jnp.asarray(self.width**0.5, self.dtype) if self.scaled_inputs else x)
 
-    def logits(self, x):
-        """x[B, S, width] -> float32[B, S, vocab]."""
+    def logits(self, x: Float[Array, "batch length {self.width}"]) -> Float32[Array, "batch length {self.vocab_size}"]:
+        """Scores of every token by the table's own rows."""
         x = x if self.scaled_inputs else x * self.width**-0.5
         table = self.embedding.astype(self.dtype)
         return vocabulary_layout(jnp.einsum("bsw,vw->bsv", x, table, preferred_element_type=jnp.float32))
 
 
 class Logits(nn.Module):
-    """x[B, S, width] -> float32[B, S, vocab] by a head of its own."""
+    """Scores of every token by a head of its own."""
 
     vocab_size: int
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "batch length width"]) -> Float32[Array, "batch length {self.vocab_size}"]:
         kernel = self.param("kernel", axes(FAN_IN, "embed", "vocab"), (x.shape[-1], self.vocab_size), jnp.float32)
         logits = jnp.einsum("bsw,wv->bsv", x, kernel.astype(self.dtype), preferred_element_type=jnp.float32)
         return vocabulary_layout(adapted(self, x, logits))
 
 
-def vocabulary_layout(logits):
-    """The layout of logits [B, S, vocab]."""
+def vocabulary_layout(
+    logits: Float32[Array, "batch length vocabulary"],
+) -> Float32[Array, "batch length vocabulary"]:
+    """The layout of logits."""
     return constrain(logits, "activation_batch", "activation_length", "activation_vocab")

@@ -1,13 +1,16 @@
 """The T5 1.1 style encoder and decoder stacks. Caches are explicit pytrees."""
 
+import dataclasses
+
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32
 
-from rt2_jax.models.attention import Attention, cache_layout, padding_bias
+from rt2_jax.models.attention import Attention, AttentionBias, cache_layout, padding_bias
 from rt2_jax.models.config import EncoderDecoderConfig
-from rt2_jax.models.layers import HEADS_IN, HEADS_OUT, MASKED, Dropout, GatedMlp, RmsNorm, hidden, scaled
+from rt2_jax.models.layers import HEADS_IN, HEADS_OUT, MASKED, Dropout, GatedMlp, Initializer, RmsNorm, hidden, scaled
 from rt2_jax.models.relative_bias import RelativeBias, buckets_by_distance
 from rt2_jax.models.stack import stacked
 
@@ -16,19 +19,18 @@ from rt2_jax.models.stack import stacked
 class Cache:
     """What a decoder remembers of a batch: K and V of each layer, compute dtype.
 
-    key, value: [layers, B, max_len, H, D] of the tokens decoded so far; max_len is the most tokens this cache can take.
-    cross_key, cross_value: [layers, B, S, H, D] of the encoder's output, computed once; cross_mask bool[B, S], False on
-    its padding.
+    key, value: of the tokens decoded so far; max_len is the most tokens this cache can take.
+    cross_key, cross_value: of the encoder's output, computed once; cross_mask is False on its padding.
     """
 
-    key: jax.Array
-    value: jax.Array
-    cross_key: jax.Array
-    cross_value: jax.Array
-    cross_mask: jax.Array
+    key: Float[Array, "layers batch max_len heads head_dim"]
+    value: Float[Array, "layers batch max_len heads head_dim"]
+    cross_key: Float[Array, "layers batch source heads head_dim"]
+    cross_value: Float[Array, "layers batch source heads head_dim"]
+    cross_mask: Bool[Array, "batch source"]
 
 
-def query_init(head_dim: int):
+def query_init(head_dim: int) -> Initializer:
     """T5 attention has no 1 / sqrt(head_dim): the query's initialiser carries it."""
     return nn.initializers.variance_scaling(1.0 / head_dim, "fan_in", "normal", in_axis=-3, out_axis=(-2, -1))
 
@@ -47,7 +49,9 @@ def make_mlp(config: EncoderDecoderConfig, dtype: jnp.dtype, branch_init: float 
     return GatedMlp(config.mlp, config.width, config.activation, dtype, config.dropout_rate, branch_init)
 
 
-def layer_bias(block: nn.Module, mask, buckets):
+def layer_bias(
+    block: nn.Module, mask: AttentionBias, buckets: Int32[Array, "#queries keys"] | None
+) -> Float32[Array, "#batch #heads #queries keys"]:
     """``mask`` plus the block's own relative bias; ``buckets`` None: the stack shares one, already in ``mask``."""
     return mask if buckets is None else mask + block.relative_bias(buckets)
 
@@ -58,7 +62,7 @@ class EncoderBlock(nn.Module):
     config: EncoderDecoderConfig
     dtype: jnp.dtype
 
-    def setup(self):
+    def setup(self) -> None:
         config = self.config
         self.norm_attention = RmsNorm(self.dtype)
         self.attention = make_attention(config, self.dtype, config.encoder_branch_init)
@@ -68,7 +72,12 @@ class EncoderBlock(nn.Module):
         if config.per_layer_bias:
             self.relative_bias = RelativeBias(config.relative_buckets, config.heads)
 
-    def __call__(self, x, bias, buckets):
+    def __call__(
+        self,
+        x: Float[Array, "batch length width"],
+        bias: AttentionBias,
+        buckets: Int32[Array, "length length"] | None,
+    ) -> tuple[Float[Array, "batch length width"], None]:
         y = self.norm_attention(x)
         x = x + self.dropout(self.attention(y, y, layer_bias(self, bias, buckets)))
         return x + self.dropout(self.mlp(self.norm_mlp(x))), None
@@ -80,7 +89,7 @@ class DecoderBlock(nn.Module):
     config: EncoderDecoderConfig
     dtype: jnp.dtype
 
-    def setup(self):
+    def setup(self) -> None:
         config = self.config
         self.norm_self_attention = RmsNorm(self.dtype)
         self.self_attention = make_attention(config, self.dtype)
@@ -92,18 +101,43 @@ class DecoderBlock(nn.Module):
         if config.per_layer_bias:
             self.relative_bias = RelativeBias(config.relative_buckets, config.heads)
 
-    def __call__(self, x, encoded, bias, buckets, cross_bias):
-        """One layer on a whole sequence x[B, L, width]."""
+    def __call__(
+        self,
+        x: Float[Array, "batch length width"],
+        encoded: Float[Array, "batch source width"],
+        bias: Float32[Array, "1 #heads length length"],
+        buckets: Int32[Array, "length length"] | None,
+        cross_bias: Float32[Array, "batch 1 1 source"],
+    ) -> tuple[Float[Array, "batch length width"], None]:
+        """One layer on a whole sequence."""
         y = self.norm_self_attention(x)
         x = x + self.dropout(self.self_attention(y, y, layer_bias(self, bias, buckets)))
         return self._after_self_attention(x, *self.cross_attention.keys_values(encoded), cross_bias), None
 
-    def cross_keys_values(self, carry, encoded):
+    def cross_keys_values(
+        self, carry: tuple[()], encoded: Float[Array, "batch source width"]
+    ) -> tuple[
+        tuple[()], tuple[Float[Array, "batch source heads head_dim"], Float[Array, "batch source heads head_dim"]]
+    ]:
         """This layer's K and V of the encoder's output, for the cache."""
         return carry, self.cross_attention.keys_values(encoded)
 
-    def step(self, x, key, value, cross_key, cross_value, bias, buckets, cross_bias, index):
-        """One layer on the token at ``index``: x[B, 1, width], its cache; gives its K and V [B, 1, H, D] too."""
+    def step(
+        self,
+        x: Float[Array, "batch 1 width"],
+        key: Float[Array, "batch max_len heads head_dim"],
+        value: Float[Array, "batch max_len heads head_dim"],
+        cross_key: Float[Array, "batch source heads head_dim"],
+        cross_value: Float[Array, "batch source heads head_dim"],
+        bias: Float32[Array, "1 #heads 1 max_len"],
+        buckets: Int32[Array, "1 max_len"] | None,
+        cross_bias: Float32[Array, "batch 1 1 source"],
+        index: Int[Array, ""] | int,
+    ) -> tuple[
+        Float[Array, "batch 1 width"],
+        tuple[Float[Array, "batch 1 heads head_dim"], Float[Array, "batch 1 heads head_dim"]],
+    ]:
+        """One layer on the token at ``index``, over its cache; gives its K and V too."""
         y = self.norm_self_attention(x)
         new_key, new_value = self.self_attention.keys_values(y)
         key = jax.lax.dynamic_update_slice_in_dim(key, new_key, index, axis=1)
@@ -111,14 +145,20 @@ class DecoderBlock(nn.Module):
         x = x + self.self_attention.attend(y, key, value, layer_bias(self, bias, buckets))
         return self._after_self_attention(x, cross_key, cross_value, cross_bias), (new_key, new_value)
 
-    def _after_self_attention(self, x, cross_key, cross_value, cross_bias):
+    def _after_self_attention(
+        self,
+        x: Float[Array, "batch length width"],
+        cross_key: Float[Array, "batch source heads head_dim"],
+        cross_value: Float[Array, "batch source heads head_dim"],
+        cross_bias: Float32[Array, "batch 1 1 source"],
+    ) -> Float[Array, "batch length width"]:
         attended = self.cross_attention.attend(self.norm_cross_attention(x), cross_key, cross_value, cross_bias)
         x = x + self.dropout(attended)
         return x + self.dropout(self.mlp(self.norm_mlp(x)))
 
 
 class Encoder(nn.Module):
-    """x[B, S, width], mask bool[B, S] (True where there is a token) -> [B, S, width]."""
+    """The encoder stack; its mask is True where there is a token."""
 
     config: EncoderDecoderConfig
     dtype: jnp.dtype
@@ -126,7 +166,9 @@ class Encoder(nn.Module):
     unroll: bool
 
     @nn.compact
-    def __call__(self, x, mask):
+    def __call__(
+        self, x: Float[Array, "batch source width"], mask: Bool[Array, "batch source"]
+    ) -> Float[Array, "batch source width"]:
         config = self.config
         length = x.shape[1]
         positions = jnp.arange(length)
@@ -151,7 +193,7 @@ class Decoder(nn.Module):
     remat: str
     unroll: bool
 
-    def setup(self):
+    def setup(self) -> None:
         config = self.config
         each, same = 0, nn.broadcast
         methods = {
@@ -166,34 +208,46 @@ class Decoder(nn.Module):
         if not config.per_layer_bias:
             self.relative_bias = RelativeBias(config.relative_buckets, config.heads)
 
-    def __call__(self, x, encoded, mask):
-        """x[B, L, width] (already shifted right) over encoded[B, S, width], mask bool[B, S] -> [B, L, width]."""
+    def __call__(
+        self,
+        x: Float[Array, "batch length width"],
+        encoded: Float[Array, "batch source width"],
+        mask: Bool[Array, "batch source"],
+    ) -> Float[Array, "batch length width"]:
+        """The target ``x``, already shifted right, over the encoder's output and its mask."""
         length = x.shape[1]
         positions = jnp.arange(length)
         bias, buckets = self._bias(positions, length)
         x, _ = self.blocks(self.dropout(hidden(x)), encoded, bias, buckets, padding_bias(mask))
         return hidden(self.dropout(self.norm(x)))
 
-    def start_cache(self, encoded, mask, max_len: int) -> Cache:
-        """An empty cache for ``max_len`` tokens, over encoded[B, S, width] with its mask bool[B, S]."""
+    def start_cache(
+        self, encoded: Float[Array, "batch source width"], mask: Bool[Array, "batch source"], max_len: int
+    ) -> Cache:
+        """An empty cache for ``max_len`` tokens, over the encoder's output and its mask."""
         config = self.config
         _, (cross_key, cross_value) = self.blocks.cross_keys_values((), encoded)
         shape = (config.decoder_layers, encoded.shape[0], max_len, config.heads, config.head_dim)
         empty = cache_layout(jnp.zeros(shape, self.dtype))
         return Cache(empty, empty, cache_layout(cross_key), cache_layout(cross_value), mask)
 
-    def step(self, x, cache: Cache, index):
-        """x[B, 1, width] at position ``index`` (int scalar < max_len) -> ([B, 1, width], cache with its K and V)."""
+    def step(
+        self, x: Float[Array, "batch 1 width"], cache: Cache, index: Int[Array, ""] | int
+    ) -> tuple[Float[Array, "batch 1 width"], Cache]:
+        """The token at position ``index`` < max_len, and the cache with its K and V."""
         bias, buckets = self._bias(jnp.reshape(index, (1,)), cache.key.shape[2])
         stacks = (cache.key, cache.value, cache.cross_key, cache.cross_value)
         x, (key, value) = self.blocks.step(hidden(x), *stacks, bias, buckets, padding_bias(cache.cross_mask), index)
-        cache = cache.replace(
+        cache = dataclasses.replace(
+            cache,
             key=cache_layout(jax.lax.dynamic_update_slice_in_dim(cache.key, key, index, axis=2)),
             value=cache_layout(jax.lax.dynamic_update_slice_in_dim(cache.value, value, index, axis=2)),
         )
         return self.norm(x), cache
 
-    def _bias(self, query_positions, length: int):
+    def _bias(
+        self, query_positions: Int[Array, " queries"], length: int
+    ) -> tuple[Float32[Array, "1 #heads queries {length}"], Int32[Array, "queries {length}"] | None]:
         """Causal mask and shared bias over ``length`` keys; the buckets too if layers have tables of their own."""
         config = self.config
         relative = jnp.arange(length)[None] - query_positions[:, None]
@@ -202,7 +256,7 @@ class Decoder(nn.Module):
         return (bias, buckets) if config.per_layer_bias else (bias + self.relative_bias(buckets), None)
 
 
-def _buckets(config: EncoderDecoderConfig, length: int, bidirectional: bool):
+def _buckets(config: EncoderDecoderConfig, length: int, bidirectional: bool) -> Int32[Array, " 2*{length}-1"]:
     return jnp.asarray(
         buckets_by_distance(length, config.relative_buckets, config.relative_max_distance, bidirectional)
     )

@@ -1,8 +1,7 @@
 """Frames to tokens of the language model: the ViT alone on every image, then a projection (arXiv 2209.06794, 3.1)."""
 
-import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, UInt8
 
 from rt2_jax.models.config import ModelConfig
 from rt2_jax.models.layers import FAN_IN, Linear
@@ -10,7 +9,7 @@ from rt2_jax.models.vit import Vit
 from rt2_jax.parallel.rules import constrain
 
 
-def vision_parts(config: ModelConfig) -> tuple[nn.Module | None, nn.Module | None]:
+def vision_parts(config: ModelConfig) -> tuple[Vit | None, Linear | None]:
     """The ViT and the projection of its tokens, for a wiring's ``setup``; Nones for a model without vision."""
     if config.vision is None:
         return None, None
@@ -19,8 +18,8 @@ def vision_parts(config: ModelConfig) -> tuple[nn.Module | None, nn.Module | Non
     return vision, Linear(config.text.width, dtype, ("patch", "embed"), FAN_IN)
 
 
-def frames_shown(images: jax.Array) -> jax.Array:
-    """bool[B, N], which frames of uint8[B, N, H, W, 3] are there.
+def frames_shown(images: UInt8[Array, "batch images height width 3"]) -> Bool[Array, "batch images"]:
+    """Which frames are there.
 
     Where an example has several, a black one stands for one that is not: the episode is younger than the history. The
     reader, the closed loop and augmentation agree on that, so that no other array has to travel with the frames.
@@ -30,13 +29,18 @@ def frames_shown(images: jax.Array) -> jax.Array:
     return jnp.any(images != 0, axis=(2, 3, 4))
 
 
-def image_tokens(vision: nn.Module | None, projection: nn.Module | None, images, like):
-    """uint8[B, N, H, W, 3] -> [B, N * tokens_per_image, width], in the dtype and width of ``like`` [B, T, width].
+def image_tokens(
+    vision: Vit | None,
+    projection: Linear | None,
+    images: UInt8[Array, "batch images height width 3"],
+    like: Float[Array, "batch length embed"],
+) -> tuple[Float[Array, "batch tokens embed"], Bool[Array, "batch tokens"]]:
+    """The tokens of all images, in the dtype and width of ``like``; their mask is False on frames that are not there.
 
-    And their mask bool[B, N * tokens_per_image], False on frames that are not there.
+    Every image has ``ModelConfig.tokens_per_image`` of them.
     """
     batch, count = images.shape[:2]
-    if vision is None:
+    if vision is None or projection is None:
         return jnp.zeros((batch, 0, like.shape[-1]), like.dtype), jnp.ones((batch, 0), bool)
     frames = images.reshape(batch * count, *images.shape[2:])
     frames = constrain(frames, "activation_batch", None, None, None)

@@ -1,17 +1,19 @@
-"""Layers that the vision and the text models share. B batch, S length, H heads, D head width."""
+"""Layers that the vision and the text models share."""
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from rt2_jax.parallel.rules import constrain
 
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {"gelu": nn.gelu, "silu": nn.silu}  # gelu: tanh form, as T5
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"gelu": nn.gelu, "silu": nn.silu}  # gelu: tanh form, as T5
 MASKED = -1e9  # added to an attention logit in float32: far below any real one, and finite, so no NaN in an empty row
 
-Initializer = Callable[..., jax.Array]
+Initializer = Callable[..., Any]  # gives an array, boxed or not
 
 # The text models' kernels: every output starts with the variance of its inputs.
 FAN_IN = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
@@ -20,7 +22,7 @@ HEADS_OUT = nn.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=(-
 
 
 def axes(init: Initializer, *names: str) -> Initializer:
-    """``init`` whose result carries the logical axis ``names``."""
+    """``init`` whose result is boxed with the logical axis ``names``."""
     return nn.with_logical_partitioning(init, names)
 
 
@@ -29,13 +31,13 @@ def scaled(init: Initializer, factor: float) -> Initializer:
     return init if factor == 1.0 else lambda *arguments: init(*arguments) * factor
 
 
-def hidden(x: jax.Array) -> jax.Array:
-    """The layout of the residual stream [B, S, width]."""
+def hidden(x: Float[Array, "batch length width"]) -> Float[Array, "batch length width"]:
+    """The layout of the residual stream."""
     return constrain(x, "activation_batch", "activation_length", "activation_embed")
 
 
-def adapted(module: nn.Module, x: jax.Array, y: jax.Array) -> jax.Array:
-    """y[..., outputs] + (x[..., inputs] A) B, where the module's parameters hold A and B (LoRA); y itself otherwise.
+def adapted(module: nn.Module, x: Float[Array, "..."], y: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
+    """y + (x A) B, where the module's parameters hold A and B (LoRA); y itself otherwise.
 
     A [inputs, rank] and B [rank, outputs] stand beside the kernel [inputs, outputs], either side one axis or more; see
     models/lora.py. The product A B, as large as the kernel, is never formed.
@@ -54,7 +56,7 @@ class LayerNorm(nn.Module):
     epsilon: float = 1e-6
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
         wide = x.astype(jnp.float32)
         mean = jnp.mean(wide, -1, keepdims=True)
         variance = jnp.mean(jnp.square(wide - mean), -1, keepdims=True)
@@ -77,7 +79,7 @@ class RmsNorm(nn.Module):
     epsilon: float = 1e-6
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
         wide = x.astype(jnp.float32)
         wide = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), -1, keepdims=True) + self.epsilon)
         if self.use_scale:
@@ -88,7 +90,7 @@ class RmsNorm(nn.Module):
 
 
 class Linear(nn.Module):
-    """x @ kernel (+ bias): the last axis of x goes to an axis of ``features`` entries."""
+    """x @ kernel (+ bias), over the last axis of x."""
 
     features: int
     dtype: jnp.dtype
@@ -98,7 +100,7 @@ class Linear(nn.Module):
     bias_init: Initializer = nn.initializers.zeros
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "*rows inputs"]) -> Float[Array, "*rows {self.features}"]:
         shape = (x.shape[-1], self.features)
         kernel = self.param("kernel", axes(self.kernel_init, *self.kernel_axes), shape, jnp.float32)
         # One row a token: with two batch axes the CPU backend computes the kernel's gradient several times slower.
@@ -113,7 +115,7 @@ class Linear(nn.Module):
 
 
 class HeadsIn(nn.Module):
-    """x[B, S, width] -> [B, S, H, D]."""
+    """x to the queries, keys or values of every head."""
 
     heads: int
     head_dim: int
@@ -123,7 +125,9 @@ class HeadsIn(nn.Module):
     heads_axis: str = "heads"
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(
+        self, x: Float[Array, "batch length width"]
+    ) -> Float[Array, "batch length {self.heads} {self.head_dim}"]:
         shape = (x.shape[-1], self.heads, self.head_dim)
         kernel = self.param("kernel", axes(self.kernel_init, "embed", self.heads_axis, "head_dim"), shape, jnp.float32)
         y = adapted(self, x, jnp.einsum("bsw,whd->bshd", x, kernel.astype(self.dtype)))
@@ -134,7 +138,7 @@ class HeadsIn(nn.Module):
 
 
 class HeadsOut(nn.Module):
-    """x[B, S, H, D] -> [B, S, width]."""
+    """What the heads attended to, put together."""
 
     width: int
     dtype: jnp.dtype
@@ -142,7 +146,7 @@ class HeadsOut(nn.Module):
     use_bias: bool
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "batch length heads head_dim"]) -> Float[Array, "batch length {self.width}"]:
         shape = (*x.shape[-2:], self.width)
         kernel = self.param("kernel", axes(self.kernel_init, "heads", "head_dim", "embed"), shape, jnp.float32)
         y = adapted(self, x, jnp.einsum("bshd,hdw->bsw", x, kernel.astype(self.dtype)))
@@ -159,7 +163,7 @@ class Dropout(nn.Module):
     shared_axis: int = -2
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
         if self.rate == 0.0 or not self.has_rng("dropout"):
             return x
         return nn.Dropout(self.rate, broadcast_dims=(self.shared_axis,))(x, deterministic=False)
@@ -176,7 +180,7 @@ class GatedMlp(nn.Module):
     branch_init: float = 1.0
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "batch length width"]) -> Float[Array, "batch length width"]:
         gate = Linear(self.mlp, self.dtype, ("embed", "mlp"), FAN_IN, use_bias=False, name="gate")(x)
         up = Linear(self.mlp, self.dtype, ("embed", "mlp"), FAN_IN, use_bias=False, name="up")(x)
         x = ACTIVATIONS[self.activation](gate) * up

@@ -12,6 +12,7 @@ import flax.linen as nn
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from rt2_jax.errors import UserError
 from rt2_jax.models.config import LoraConfig, ModelConfig
@@ -21,7 +22,7 @@ KERNEL, LORA_A, LORA_B = "kernel", "lora_a", "lora_b"
 SHOWN = 4  # kernels that an error names
 
 
-def add_lora(boxed: Any, lora: LoraConfig, rng: jax.Array) -> Any:
+def add_lora(boxed: PyTree, lora: LoraConfig, rng: PRNGKeyArray) -> PyTree:
     """Fresh parameters with ``lora_a`` and ``lora_b`` beside every kernel that the pattern matches, float32.
 
     A is drawn from N(0, 1 / inputs) and B is zero, so that the model is as without them (section 4.1). For a kernel
@@ -35,7 +36,7 @@ def add_lora(boxed: Any, lora: LoraConfig, rng: jax.Array) -> Any:
     Raises:
       UserError: no kernel matches, or the rank is not below both sides of one that does.
     """
-    flat = dict(flax.traverse_util.flatten_dict(boxed, sep="/"))
+    flat: dict[str, Any] = dict(flax.traverse_util.flatten_dict(boxed, sep="/"))
     for number, path in enumerate(_matching(list(flat), lora.pattern)):
         kernel = flat[f"{path}/{KERNEL}"]
         inputs, outputs = kernel_sides(kernel.names)
@@ -71,17 +72,17 @@ def _matching(paths: list[str], pattern: str) -> list[str]:
     return matched
 
 
-def scale_lora(params: Any, lora: LoraConfig) -> Any:
+def scale_lora(params: PyTree, lora: LoraConfig) -> PyTree:
     """Parameters whose B are multiplied by alpha / rank: what the layers, who know of neither, are given."""
     scale = lora.alpha / lora.rank
 
-    def one(path, leaf):
+    def one(path: tuple[Any, ...], leaf: Array) -> Array:
         return leaf * scale if path[-1].key == LORA_B else leaf
 
     return jax.tree_util.tree_map_with_path(one, params)
 
 
-def merge_lora(params: Any, config: ModelConfig) -> tuple[Any, ModelConfig]:
+def merge_lora(params: PyTree, config: ModelConfig) -> tuple[PyTree, ModelConfig]:
     """A model without adapters that computes what ``config`` does: (parameters, config).
 
     Each adapted kernel becomes W + (alpha / rank) A B, added up in float32.
@@ -91,7 +92,7 @@ def merge_lora(params: Any, config: ModelConfig) -> tuple[Any, ModelConfig]:
     """
     if config.lora is None:
         raise UserError(f"model {config.name} has no LoRA adapters to merge; leave the merging out")
-    flat = dict(flax.traverse_util.flatten_dict(scale_lora(params, config.lora), sep="/"))
+    flat: dict[str, Any] = dict(flax.traverse_util.flatten_dict(scale_lora(params, config.lora), sep="/"))
     for path in [path.removesuffix(f"/{LORA_A}") for path in flat if path.endswith(f"/{LORA_A}")]:
         a, b = flat.pop(f"{path}/{LORA_A}"), flat.pop(f"{path}/{LORA_B}")
         flat[f"{path}/{KERNEL}"] = _merged(flat[f"{path}/{KERNEL}"], a, b)
@@ -99,8 +100,8 @@ def merge_lora(params: Any, config: ModelConfig) -> tuple[Any, ModelConfig]:
 
 
 @jax.jit
-def _merged(kernel, a, b):
-    def product(a, b):
+def _merged(kernel: Float[Array, "*axes"], a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "*axes"]:
+    def product(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
         return jnp.tensordot(a, b, 1, precision="highest")
 
     stacked = a.ndim + b.ndim - 2 > kernel.ndim  # A and B both have the stack's axis, the kernel has it once

@@ -1,38 +1,46 @@
 """PaLM-E's wiring (arXiv 2303.03378, section 3): patch tokens among the prompt's, in a decoder-only LM's prefix."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32, UInt8
 
 from rt2_jax.models.attention import softcap
-from rt2_jax.models.config import ModelConfig
+from rt2_jax.models.config import ModelConfig, PrefixLmConfig
 from rt2_jax.models.embedding import PAD_ID, Embedding
 from rt2_jax.models.image_tokens import image_tokens, vision_parts
 from rt2_jax.models.prefix_lm import PrefixCache, PrefixLm
 
 
 class PalmE(nn.Module):
-    """ViT + prefix LM. `rt2_jax.models.backbone` wraps it in pure functions."""
+    """ViT + prefix LM, ``text`` being the config's. `rt2_jax.models.backbone` wraps it in pure functions."""
 
     config: ModelConfig
+    text: PrefixLmConfig
 
-    def setup(self):
-        config = self.config
+    def setup(self) -> None:
+        config, text = self.config, self.text
         dtype = jnp.dtype(config.compute_dtype)
         self.vision, self.image_projection = vision_parts(config)
-        self.token_embedding = Embedding(config.vocab_size, config.text.width, dtype, config.text.scaled_inputs)
-        self.decoder = PrefixLm(config.text, dtype=dtype, remat=config.remat, unroll=config.scan_unroll)
+        self.token_embedding = Embedding(config.vocab_size, text.width, dtype, text.scaled_inputs)
+        self.decoder = PrefixLm(text, dtype=dtype, remat=config.remat, unroll=config.scan_unroll)
 
-    def __call__(self, images, prompt, target):
-        """Teacher-forced logits float32[B, L, V]: row i sees target[:, :i]."""
+    def __call__(
+        self,
+        images: UInt8[Array, "batch images height width 3"],
+        prompt: Int32[Array, "batch prompt"],
+        target: Int32[Array, "batch length"],
+    ) -> Float32[Array, "batch length {self.config.vocab_size}"]:
+        """Teacher-forced logits: row i sees target[:, :i]."""
         prefix, mask = self.prefix(images, prompt)
         x = self.decoder(prefix, mask, self.token_embedding(target[:, :-1]))
         first = _last(x[:, : mask.shape[1]], mask)
         return self._head(jnp.concatenate([first, x[:, mask.shape[1] :]], axis=1))
 
-    def prefix(self, images, prompt):
-        """uint8[B, N, H, W, 3], int32[B, T] -> (embedded prefix [B, S, width], its mask bool[B, S])."""
-        text = self.config.text
+    def prefix(
+        self, images: UInt8[Array, "batch images height width 3"], prompt: Int32[Array, "batch prompt"]
+    ) -> tuple[Float[Array, "batch prefix {self.text.width}"], Bool[Array, "batch prefix"]]:
+        """The embedded prefix and its mask."""
+        text = self.text
         ids = framed(prompt, text.bos_id, text.separator_id)
         embedded = self.token_embedding(ids)
         tokens, shown = image_tokens(self.vision, self.image_projection, images, embedded)
@@ -45,23 +53,31 @@ class PalmE(nn.Module):
         x = jnp.take_along_axis(x, source[..., None], axis=1, mode="fill", fill_value=0)
         return x, mask
 
-    def prefill(self, images, prompt, max_len: int):
-        """The first token's logits float32[B, V], and a cache for targets of ``max_len`` tokens."""
+    def prefill(
+        self, images: UInt8[Array, "batch images height width 3"], prompt: Int32[Array, "batch prompt"], max_len: int
+    ) -> tuple[Float32[Array, "batch {self.config.vocab_size}"], PrefixCache]:
+        """The first token's logits, and a cache for targets of ``max_len`` tokens."""
         prefix, mask = self.prefix(images, prompt)
         x, cache = self.decoder.prefill(prefix, mask, max_len)
         return self._head(_last(x, mask))[:, 0], cache
 
-    def decode_step(self, cache: PrefixCache, token, index):
-        """Target token int32[B] number ``index`` -> (the next token's logits float32[B, V], cache)."""
+    def decode_step(
+        self, cache: PrefixCache, token: Int32[Array, " batch"], index: Int[Array, ""] | int
+    ) -> tuple[Float32[Array, "batch {self.config.vocab_size}"], PrefixCache]:
+        """The logits of the token after the target's token number ``index``, and the cache."""
         x, cache = self.decoder.step(self.token_embedding(token[:, None]), cache, index)
         return self._head(x)[:, 0], cache
 
-    def _head(self, x):
-        return softcap(self.token_embedding.logits(x), self.config.text.logits_softcap)
+    def _head(
+        self, x: Float[Array, "batch length {self.text.width}"]
+    ) -> Float32[Array, "batch length {self.config.vocab_size}"]:
+        return softcap(self.token_embedding.logits(x), self.text.logits_softcap)
 
 
-def framed(prompt: jax.Array, bos_id: int | None, separator_id: int | None) -> jax.Array:
-    """Prompts int32[B, T], padded on the right, between a first and a last token; each None adds nothing."""
+def framed(
+    prompt: Int32[Array, "batch prompt"], bos_id: int | None, separator_id: int | None
+) -> Int32[Array, "batch framed"]:
+    """Prompts, padded on the right, between a first and a last token; each None adds nothing."""
     if bos_id is not None:
         prompt = jnp.pad(prompt, ((0, 0), (1, 0)), constant_values=bos_id)
     if separator_id is None:
@@ -71,19 +87,21 @@ def framed(prompt: jax.Array, bos_id: int | None, separator_id: int | None) -> j
     return jnp.where(jnp.arange(prompt.shape[1]) == length, separator_id, prompt)
 
 
-def interleaved(markers: jax.Array, num_images: int, tokens_per_image: int) -> jax.Array:
+def interleaved(
+    markers: Bool[Array, "batch length"], num_images: int, tokens_per_image: int
+) -> Int32[Array, "batch {num_images}*{tokens_per_image}+length"]:
     """Where each slot of a prefix comes from, when images stand at their markers.
 
     A row's last images take the places of its markers, in order; the images before them, without a marker, stand before
     the text. Markers beyond the last image keep their own embedding.
 
     Args:
-      markers: bool[B, T], True on a prompt's image tokens.
+      markers: True on a prompt's image tokens.
       num_images, tokens_per_image: N and k.
 
     Returns:
-      int32[B, N * k + T]: an index into the row's N * k image tokens followed by its T text tokens, or beyond both
-      (N * k + T) for the slots at the end that the markers leave free.
+      An index into the row's N * k image tokens followed by its T text tokens, or beyond both (N * k + T) for the slots
+      at the end that the markers leave free.
     """
     batch, length = markers.shape
     total = num_images * tokens_per_image + length
@@ -105,7 +123,7 @@ def interleaved(markers: jax.Array, num_images: int, tokens_per_image: int) -> j
     return jnp.full((batch, total), total, jnp.int32).at[rows, slots].set(source, mode="drop")
 
 
-def _last(x: jax.Array, mask: jax.Array) -> jax.Array:
-    """x[B, S, width], mask bool[B, S] -> [B, 1, width]: each row's last token that is no padding."""
+def _last(x: Float[Array, "batch length width"], mask: Bool[Array, "batch length"]) -> Float[Array, "batch 1 width"]:
+    """Each row's last token that is no padding."""
     last = mask.shape[1] - 1 - jnp.argmax(mask[:, ::-1], axis=1)
     return jnp.take_along_axis(x, last[:, None, None], axis=1)

@@ -1,5 +1,7 @@
 """Vision towers and language models at their published sizes, each with its source."""
 
+from typing import Any
+
 from rt2_jax.models.config import EncoderDecoderConfig, PrefixLmConfig, VitConfig
 
 # --- vision towers ----------------------------------------------------------------------------------------------------
@@ -40,15 +42,17 @@ UL2_32B = EncoderDecoderConfig(
 # --- prefix language models -------------------------------------------------------------------------------------------
 
 # PaLM's choices, whatever the size: arXiv 2204.02311, section 2.
-PALM = {"activation": "silu", "parallel_block": True, "norm": "layer", "scaled_inputs": False}
+PALM: dict[str, Any] = {"activation": "silu", "parallel_block": True, "norm": "layer", "scaled_inputs": False}
 # 8.6B with 256k tokens: its table 1.
 PALM_8B = PrefixLmConfig(width=4096, layers=32, heads=16, kv_heads=1, head_dim=256, mlp=16384, **PALM)
 # 2.5B with 256k tokens: arXiv 2403.08295, table 1. The ids are its vocabulary's: BOS, and the line's end that PaliGemma
 # puts after a prompt (arXiv 2407.07726, section 3.1).
-PALIGEMMA_PROMPT = {"bos_id": 2, "separator_id": 108}
+PALIGEMMA_PROMPT: dict[str, Any] = {"bos_id": 2, "separator_id": 108}
 GEMMA_2B = PrefixLmConfig(width=2048, layers=18, heads=8, kv_heads=1, head_dim=256, mlp=16384, **PALIGEMMA_PROMPT)
 # Gemma 2's choices, and its sizes 2.6B, 9.2B and 27.2B with 256k tokens: arXiv 2408.00118, section 2 and table 1.
-GEMMA_2 = {"post_norms": True, "sliding_window": 4096, "attention_softcap": 50.0, "logits_softcap": 30.0}
+GEMMA_2: dict[str, Any] = {
+    "post_norms": True, "sliding_window": 4096, "attention_softcap": 50.0, "logits_softcap": 30.0,
+}  # fmt: skip
 GEMMA2_2B = PrefixLmConfig(
     width=2304, layers=26, heads=8, kv_heads=4, head_dim=256, mlp=9216, **GEMMA_2, **PALIGEMMA_PROMPT
 )

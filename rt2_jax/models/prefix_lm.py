@@ -1,10 +1,13 @@
 """The decoder-only stack over a prefix: Gemma 1 and 2, PaLM. Its cache is an explicit pytree."""
 
+import dataclasses
+
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32
 
 from rt2_jax.models.attention import Attention, cache_layout, mask_bias
 from rt2_jax.models.config import PrefixLmConfig
@@ -16,13 +19,13 @@ from rt2_jax.models.stack import stacked
 class PrefixCache:
     """What the stack remembers of a batch.
 
-    key, value: [layers, B, S + steps, kv_heads, D], compute dtype: the prefix's S slots, then the target's.
-    mask: bool[B, S], False on the prefix's padding; its tokens are positions 0, 1, ... of a row, padding left out.
+    key, value: compute dtype, the prefix's slots, then the target's.
+    mask: False on the prefix's padding; its tokens are positions 0, 1, ... of a row, padding left out.
     """
 
-    key: jax.Array
-    value: jax.Array
-    mask: jax.Array
+    key: Float[Array, "layers batch slots kv_heads head_dim"]
+    value: Float[Array, "layers batch slots kv_heads head_dim"]
+    mask: Bool[Array, "batch prefix"]
 
 
 def make_norm(config: PrefixLmConfig, dtype: jnp.dtype) -> nn.Module:
@@ -36,7 +39,7 @@ class Block(nn.Module):
     config: PrefixLmConfig
     dtype: jnp.dtype
 
-    def setup(self):
+    def setup(self) -> None:
         config = self.config
         self.norm_attention = make_norm(config, self.dtype)
         self.attention = Attention(
@@ -55,18 +58,48 @@ class Block(nn.Module):
             self.post_norm_attention = make_norm(config, self.dtype)
             self.post_norm_mlp = make_norm(config, self.dtype)
 
-    def __call__(self, x, is_global, positions, bias, local_bias):
-        """One layer on a whole sequence x[B, S, width]; bias float32[B, 1, S, S]."""
+    def __call__(
+        self,
+        x: Float[Array, "batch length width"],
+        is_global: Bool[Array, ""],
+        positions: Int[Array, "batch length"],
+        bias: Float32[Array, "batch 1 length length"],
+        local_bias: Float32[Array, "batch 1 length length"] | None,
+    ) -> tuple[Float[Array, "batch length width"], None]:
+        """One layer on a whole sequence."""
         return self.prefill(x, is_global, positions, bias, local_bias)[0], None
 
-    def prefill(self, x, is_global, positions, bias, local_bias):
+    def prefill(
+        self,
+        x: Float[Array, "batch length width"],
+        is_global: Bool[Array, ""],
+        positions: Int[Array, "batch length"],
+        bias: Float32[Array, "batch 1 length length"],
+        local_bias: Float32[Array, "batch 1 length length"] | None,
+    ) -> tuple[
+        Float[Array, "batch length width"],
+        tuple[Float[Array, "batch length kv_heads head_dim"], Float[Array, "batch length kv_heads head_dim"]],
+    ]:
         """As ``__call__``, and the layer's K and V for the cache."""
         y = self.norm_attention(x)
         key, value = self.attention.keys_values(y, positions)
         return self._layer(x, y, key, value, _choose(is_global, bias, local_bias), positions), (key, value)
 
-    def step(self, x, key, value, is_global, slot, positions, bias, local_bias):
-        """One layer on one token a row, x[B, 1, width] in ``slot`` of the cache; gives its K and V too."""
+    def step(
+        self,
+        x: Float[Array, "batch 1 width"],
+        key: Float[Array, "batch slots kv_heads head_dim"],
+        value: Float[Array, "batch slots kv_heads head_dim"],
+        is_global: Bool[Array, ""],
+        slot: Int[Array, ""] | int,
+        positions: Int[Array, "batch 1"],
+        bias: Float32[Array, "batch 1 1 slots"],
+        local_bias: Float32[Array, "batch 1 1 slots"] | None,
+    ) -> tuple[
+        Float[Array, "batch 1 width"],
+        tuple[Float[Array, "batch 1 kv_heads head_dim"], Float[Array, "batch 1 kv_heads head_dim"]],
+    ]:
+        """One layer on one token a row, in ``slot`` of the cache; gives its K and V too."""
         y = self.norm_attention(x)
         new_key, new_value = self.attention.keys_values(y, positions)
         key = jax.lax.dynamic_update_slice_in_dim(key, new_key, slot, axis=1)
@@ -74,7 +107,15 @@ class Block(nn.Module):
         x = self._layer(x, y, key, value, _choose(is_global, bias, local_bias), positions)
         return x, (new_key, new_value)
 
-    def _layer(self, x, y, key, value, bias, positions):
+    def _layer(
+        self,
+        x: Float[Array, "batch queries width"],
+        y: Float[Array, "batch queries width"],
+        key: Float[Array, "batch keys kv_heads head_dim"],
+        value: Float[Array, "batch keys kv_heads head_dim"],
+        bias: Float32[Array, "batch 1 queries keys"],
+        positions: Int[Array, "batch queries"],
+    ) -> Float[Array, "batch queries width"]:
         attended = self.attention.attend(y, key, value, bias, positions)
         if self.config.post_norms:
             attended = self.post_norm_attention(attended)
@@ -94,7 +135,7 @@ class PrefixLm(nn.Module):
     remat: str
     unroll: bool
 
-    def setup(self):
+    def setup(self) -> None:
         config = self.config
         each, same = 0, nn.broadcast
         methods = {
@@ -106,8 +147,13 @@ class PrefixLm(nn.Module):
         self.norm = make_norm(config, self.dtype)
         self.dropout = Dropout(config.dropout_rate)
 
-    def __call__(self, prefix, mask, target):
-        """prefix[B, S, width] with mask bool[B, S], target inputs[B, L, width] -> [B, S + L, width]."""
+    def __call__(
+        self,
+        prefix: Float[Array, "batch prefix width"],
+        mask: Bool[Array, "batch prefix"],
+        target: Float[Array, "batch inputs width"],
+    ) -> Float[Array, "batch prefix+inputs width"]:
+        """The prefix with its mask, then the target's inputs."""
         steps = target.shape[1]
         positions = all_positions(mask, steps)
         is_prefix = jnp.arange(mask.shape[1] + steps) < mask.shape[1]
@@ -117,8 +163,10 @@ class PrefixLm(nn.Module):
         x, _ = self.blocks(x, self._is_global(), positions, *biases)
         return hidden(self.dropout(self.norm(x)))
 
-    def prefill(self, prefix, mask, steps: int):
-        """prefix[B, S, width], mask bool[B, S] -> ([B, S, width], a cache with room for ``steps`` tokens more)."""
+    def prefill(
+        self, prefix: Float[Array, "batch prefix width"], mask: Bool[Array, "batch prefix"], steps: int
+    ) -> tuple[Float[Array, "batch prefix width"], PrefixCache]:
+        """The prefix alone, and a cache with room for ``steps`` tokens more."""
         positions = all_positions(mask, 0)
         is_prefix = jnp.ones(mask.shape[1], bool)
         biases = self._biases(positions, is_prefix, positions, is_prefix, mask)
@@ -127,8 +175,10 @@ class PrefixLm(nn.Module):
         cache = PrefixCache(cache_layout(jnp.pad(key, room)), cache_layout(jnp.pad(value, room)), mask)
         return self.norm(x), cache
 
-    def step(self, x, cache: PrefixCache, index):
-        """x[B, 1, width], the target's token ``index`` (int scalar) -> ([B, 1, width], cache with its K and V)."""
+    def step(
+        self, x: Float[Array, "batch 1 width"], cache: PrefixCache, index: Int[Array, ""] | int
+    ) -> tuple[Float[Array, "batch 1 width"], PrefixCache]:
+        """The target's token number ``index``, and the cache with its K and V."""
         length = cache.mask.shape[1]
         steps = cache.key.shape[2] - length
         slot = length + index
@@ -139,17 +189,25 @@ class PrefixLm(nn.Module):
         biases = self._biases(positions, jnp.zeros(1, bool), keys, is_prefix, valid)
         stacks = (cache.key, cache.value, self._is_global())
         x, (key, value) = self.blocks.step(hidden(x), *stacks, slot, positions, *biases)
-        cache = cache.replace(
+        cache = dataclasses.replace(
+            cache,
             key=cache_layout(jax.lax.dynamic_update_slice_in_dim(cache.key, key, slot, axis=2)),
             value=cache_layout(jax.lax.dynamic_update_slice_in_dim(cache.value, value, slot, axis=2)),
         )
         return self.norm(x), cache
 
-    def _biases(self, queries, queries_in_prefix, keys, keys_in_prefix, valid):
-        """Biases float32[B, 1, Q, K] of global and of local layers; the second None where no layer is local.
+    def _biases(
+        self,
+        queries: Int[Array, "batch queries"],
+        queries_in_prefix: Bool[Array, " queries"],
+        keys: Int[Array, "batch keys"],
+        keys_in_prefix: Bool[Array, " keys"],
+        valid: Bool[Array, "batch keys"],
+    ) -> tuple[Float32[Array, "batch 1 queries keys"], Float32[Array, "batch 1 queries keys"] | None]:
+        """Biases of global and of local layers; the second None where no layer is local.
 
-        Positions int[B, Q] and int[B, K], bool[Q], bool[K], and bool[B, K] False on padding. A bidirectional prefix is
-        seen whole by itself in local layers too, as PaliGemma 2 does.
+        Takes the positions of queries and keys; ``valid`` is False on padding. A bidirectional prefix is seen whole by
+        itself in local layers too, as PaliGemma 2 does.
         """
         distance = queries[:, :, None] - keys[:, None, :]
         causal = distance >= 0
@@ -161,15 +219,15 @@ class PrefixLm(nn.Module):
         near = causal & (distance < self.config.sliding_window)
         return bias, mask_bias(valid & (near | together))[:, None]
 
-    def _is_global(self):
-        """bool[layers]: the layers that see everything."""
+    def _is_global(self) -> Bool[Array, " {self.config.layers}"]:
+        """The layers that see everything."""
         config = self.config
         every = config.global_every if config.sliding_window else 1
         return jnp.asarray((np.arange(config.layers) + 1) % every == 0)
 
 
-def all_positions(mask: jax.Array, steps: int) -> jax.Array:
-    """int32[B, S + steps]: the position of each slot, of a prefix with mask bool[B, S] and ``steps`` slots after it.
+def all_positions(mask: Bool[Array, "batch prefix"], steps: int) -> Int32[Array, "batch prefix+{steps}"]:
+    """The position of each slot, of a prefix and ``steps`` slots after it.
 
     Padding takes no position of its own (and is never seen), so that a row is the same whatever its padding.
     """
@@ -178,5 +236,9 @@ def all_positions(mask: jax.Array, steps: int) -> jax.Array:
     return jnp.concatenate([jnp.maximum(prefix, 0), length + jnp.arange(steps, dtype=jnp.int32)], axis=1)
 
 
-def _choose(is_global, bias, local_bias):
+def _choose(
+    is_global: Bool[Array, ""],
+    bias: Float32[Array, "batch 1 queries keys"],
+    local_bias: Float32[Array, "batch 1 queries keys"] | None,
+) -> Float32[Array, "batch 1 queries keys"]:
     return bias if local_bias is None else jnp.where(is_global, bias, local_bias)

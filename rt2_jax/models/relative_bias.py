@@ -5,12 +5,15 @@ import math
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float32, Int32
 
 from rt2_jax.models.layers import axes
 
 
-def buckets_by_distance(max_length: int, num_buckets: int, max_distance: int, bidirectional: bool) -> np.ndarray:
-    """int32[2 * max_length - 1]: bucket of key - query, at index key - query + max_length - 1 (arXiv 1910.10683, 2.1).
+def buckets_by_distance(
+    max_length: int, num_buckets: int, max_distance: int, bidirectional: bool
+) -> Int32[np.ndarray, " 2*{max_length}-1"]:
+    """The bucket of key - query, at index key - query + max_length - 1 (arXiv 1910.10683, 2.1).
 
     Half of the buckets hold one distance each, the rest grow logarithmically up to ``max_distance``, beyond which all
     share the last. ``bidirectional`` gives keys after the query their own half; otherwise they share bucket 0 (they are
@@ -32,13 +35,13 @@ def buckets_by_distance(max_length: int, num_buckets: int, max_distance: int, bi
 
 
 class RelativeBias(nn.Module):
-    """buckets int32[Q, K] -> float32[1, H, Q, K]."""
+    """What every head adds to the attention logits of queries and keys, by their bucket."""
 
     num_buckets: int
     heads: int
 
     @nn.compact
-    def __call__(self, buckets):
+    def __call__(self, buckets: Int32[Array, "queries keys"]) -> Float32[Array, "1 {self.heads} queries keys"]:
         init = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", in_axis=-1, out_axis=-2)
         shape = (self.num_buckets, self.heads)
         table = self.param("table", axes(init, "relative_buckets", "heads"), shape, jnp.float32)

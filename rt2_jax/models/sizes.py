@@ -4,6 +4,7 @@ import math
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from rt2_jax.errors import UserError
 from rt2_jax.models import parts
@@ -72,7 +73,7 @@ def get_config(name: str) -> ModelConfig:
     return SIZES[name]
 
 
-def count(tree) -> int:
+def count(tree: PyTree) -> int:
     """Numbers held by a tree of arrays or of their shapes."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 

@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from rt2_jax.models.attention import Attention
 from rt2_jax.models.config import VitConfig
@@ -16,8 +17,10 @@ HE = nn.initializers.he_normal()
 LECUN = nn.initializers.lecun_normal()
 
 
-def patches(x, size: int):
-    """[B, H, W, C] -> [B, H / size, W / size, size * size * C], a patch's numbers in the order row, column, channel.
+def patches(
+    x: Float[Array, "batch height width channels"], size: int
+) -> Float[Array, "batch height//{size} width//{size} {size}**2*channels"]:
+    """Patches of ``size`` pixels a side, a patch's numbers in the order row, column, channel.
 
     A linear map of these is the convolution with stride and window ``size`` whose kernel is [size, size, C, features].
     """
@@ -26,8 +29,10 @@ def patches(x, size: int):
     return x.swapaxes(2, 3).reshape(batch, height // size, width // size, size * size * channels)
 
 
-def windows(x):
-    """[B, H, W, C] -> [B, H / 2, W / 2, 9 C]: the 3 x 3 windows of a convolution of stride 2, padded by one pixel.
+def windows(
+    x: Float[Array, "batch height width channels"],
+) -> Float[Array, "batch height//2 width//2 9*channels"]:
+    """The 3 x 3 windows of a convolution of stride 2, padded by one pixel.
 
     A linear map of these is that convolution with the kernel [3, 3, C, features].
     """
@@ -43,7 +48,7 @@ class VitMlp(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "batch tokens width"]) -> Float[Array, "batch tokens width"]:
         x = Linear(self.config.mlp, self.dtype, ("embed", "mlp"), XAVIER, name="up")(x)
         x = nn.gelu(constrain(x, "activation_batch", "activation_length", "activation_mlp"))
         down_init = scaled(XAVIER, self.config.branch_init)
@@ -57,7 +62,7 @@ class VitBlock(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "batch tokens width"]) -> tuple[Float[Array, "batch tokens width"], None]:
         config = self.config
         drop = Dropout(config.dropout_rate, name="dropout")
         attention = Attention(
@@ -76,7 +81,7 @@ class VitBlock(nn.Module):
 
 
 class Vit(nn.Module):
-    """images[B, H, W, 3] in [-1, 1] -> tokens[B, (H / patch) * (W / patch), width], row by row."""
+    """Images in [-1, 1] to the tokens of their patches, row by row."""
 
     config: VitConfig
     dtype: jnp.dtype
@@ -84,7 +89,9 @@ class Vit(nn.Module):
     unroll: bool
 
     @nn.compact
-    def __call__(self, images):
+    def __call__(
+        self, images: Float[Array, "batch height width 3"]
+    ) -> Float[Array, "batch height*width//{self.config.patch_size}**2 {self.config.width}"]:
         config = self.config
         x = images.astype(self.dtype)
         for i, features in enumerate(config.stem_widths):

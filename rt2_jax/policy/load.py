@@ -36,8 +36,8 @@ def make_policy(bundle: LoadedBundle, **sampling: Any) -> Policy:
         embodiments=bundle.embodiments,
         grammar=grammar_of(bundle.vocabulary, bundle.embodiments),
         image_size=bundle.spec.model.image_size,
-        prompt_len=bundle.spec.prompt_len,
-        plan_len=bundle.spec.target_len,
+        prompt_len=bundle.spec.prompt_len or PROMPT_LEN,
+        plan_len=bundle.spec.target_len or ANSWER_LEN,
         **sampling,
     )
 

@@ -3,9 +3,11 @@
 import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float, Float32, Int32, PRNGKeyArray, UInt8
 
 from rt2_jax.actions.bins import ActionBins
 from rt2_jax.actions.embodiment import Embodiment
@@ -22,26 +24,29 @@ from rt2_jax.tokens.vocabulary import Vocabulary
 
 PROMPTS = {"action": prompts.robot_prompt, "plan": prompts.plan_prompt}
 
+Frames = UInt8[np.ndarray, "batch height width 3"]
+Images = UInt8[np.ndarray, "batch images height width 3"]
+
 
 @dataclasses.dataclass(frozen=True)
 class PolicyOutput:
     """What to do, a row each; `k` is the embodiment's `chunk`.
 
     Attributes:
-        actions: float32[B, width], physical units: what to do now, ``chunk[:, 0]``.
-        bins: int32[B, width], the integers of `actions`.
-        chunk: float32[B, k, width]: what to do now and in the k - 1 steps that follow.
-        chunk_bins: int32[B, k, width].
+        actions: physical units: what to do now, ``chunk[:, 0]``.
+        bins: the integers of `actions`.
+        chunk: what to do now and in the k - 1 steps that follow.
+        chunk_bins: the integers of `chunk`.
         text: what the model said: the action string, after its plan in plan mode.
-        logprob: float32[B], see `Samples.logprob`.
+        logprob: see `Samples.logprob`.
     """
 
-    actions: np.ndarray
-    bins: np.ndarray
-    chunk: np.ndarray
-    chunk_bins: np.ndarray
+    actions: Float32[np.ndarray, "batch width"]
+    bins: Int32[np.ndarray, "batch width"]
+    chunk: Float32[np.ndarray, "batch k width"]
+    chunk_bins: Int32[np.ndarray, "batch k width"]
     text: list[str]
-    logprob: np.ndarray
+    logprob: Float32[np.ndarray, " batch"]
 
 
 class TextModel:
@@ -80,15 +85,17 @@ class TextModel:
         self.grammar = grammar
         self.image_size = image_size
         self.prompt_len = prompt_len
-        self._sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        self._sampling: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         self._samplers: dict[tuple[str, int], Sampler] = {}
 
-    def answer(self, images: np.ndarray, texts: Sequence[str], max_len: int, rng: jax.Array | None = None) -> list[str]:
+    def answer(
+        self, images: Frames | Images, texts: Sequence[str], max_len: int, rng: PRNGKeyArray | None = None
+    ) -> list[str]:
         """Free text for each frame and prompt, as for captions and VQA: the whole vocabulary, at most `max_len` tokens.
 
         Args:
-            images: uint8[B, H, W, 3] or uint8[B, N, H, W, 3].
-            texts: B prompts, word for word (see `rt2_jax.inputs.prompts`).
+            images: one frame a prompt, or one stack of them.
+            texts: prompts, word for word (see `rt2_jax.inputs.prompts`).
             max_len: tokens, EOS included; each new value compiles anew.
             rng: a key; needed only when the temperature is not 0.
 
@@ -104,7 +111,9 @@ class TextModel:
         samples = self._sample(images, texts, "text", max_len, rng)
         return [self.vocabulary.decode(row) for row in samples.tokens]
 
-    def _sample(self, images, texts, mode: str, max_len: int, rng: jax.Array | None) -> Samples:
+    def _sample(
+        self, images: np.ndarray, texts: Sequence[str], mode: str, max_len: int, rng: PRNGKeyArray | None
+    ) -> Samples:
         """Samples as numpy arrays, padding rows left out."""
         if rng is None and self._sampling["temperature"] != 0.0:
             raise UserError("sampling at a temperature needs an rng; pass jax.random.key(seed)")
@@ -130,8 +139,8 @@ class TextModel:
             self._samplers[key] = make_sampler(self.backbone, self.grammar, max_len, modes=(mode,), **self._sampling)
         return self._samplers[key]
 
-    def _frames(self, images, count: int) -> np.ndarray:
-        """uint8[B, N, size, size, 3] of the caller's images."""
+    def _frames(self, images: np.ndarray, count: int) -> Images:
+        """The caller's images at the model's size."""
         if not isinstance(images, np.ndarray) or images.ndim not in (4, 5):
             shape = getattr(images, "shape", type(images).__name__)
             raise UserError(f"images: {shape}, needs numpy uint8[B, H, W, 3] or uint8[B, N, H, W, 3]; add an axis")
@@ -167,7 +176,7 @@ class Policy(TextModel):
         image_size: int,
         prompt_len: int,
         plan_len: int = 64,
-        **sampling: float,
+        **sampling: Any,
     ):
         super().__init__(backbone, params, vocabulary, grammar, image_size, prompt_len, **sampling)
         if grammar_of(vocabulary, embodiments).sha256 != grammar.sha256:
@@ -190,11 +199,11 @@ class Policy(TextModel):
         """Of the embodiment that it acts as; errors as `embodiment`."""
         return self.embodiment().bins
 
-    def acting_as(self, name: str) -> "Policy":
+    def acting_as(self, name: str | None) -> "Policy":
         """The same policy as one that acts for the embodiment `name` where none is named.
 
         Raises:
-            UserError: an unknown name.
+            UserError: as `embodiment`.
         """
         policy = copy.copy(self)
         policy._acting_as = self.embodiment(name).name
@@ -216,25 +225,25 @@ class Policy(TextModel):
 
     def act(
         self,
-        images: np.ndarray | Mapping[str, np.ndarray],
+        images: Frames | Images | Mapping[str, Frames | Images],
         instructions: Sequence[str],
         mode: str = "action",
-        rng: jax.Array | None = None,
+        rng: PRNGKeyArray | None = None,
         *,
         embodiment: str | None = None,
-        states: np.ndarray | None = None,
+        states: Float[np.ndarray, "batch state"] | None = None,
     ) -> PolicyOutput:
         """What to do for each frame (or stack of N frames) and instruction.
 
         Args:
-            images: uint8[B, H, W, 3], or uint8[B, N, H, W, 3] with the oldest moment first and the cameras in the
-                card's order within each; or by camera, uint8[B, H, W, 3] or uint8[B, history, H, W, 3].
-            instructions: B texts, e.g. ``"pick red cube"``.
+            images: frames, or stacks of them with the oldest moment first and the cameras in the card's order within
+                each; or, by camera, frames or stacks of its history.
+            instructions: texts, e.g. ``"pick red cube"``.
             mode: ``"action"``, or ``"plan"`` to state a plan before the action (chain of thought).
             rng: a key; needed only when the temperature is not 0.
             embodiment: whose action it is; needed only where the model knows several.
-            states: float32[B, its width], the robots' own state in the units of `Embodiment.proprioception`; needed
-                where there is one, and nowhere else.
+            states: the robots' own state in the units of `Embodiment.proprioception`; needed where there is one, and
+                nowhere else.
 
         Raises:
             UserError: another dtype or shape, a count that differs, an empty or too long instruction, an unknown mode,
@@ -251,10 +260,10 @@ class Policy(TextModel):
 
     def act_on_prompts(
         self,
-        images: np.ndarray | Mapping[str, np.ndarray],
+        images: Frames | Images | Mapping[str, Frames | Images],
         texts: Sequence[str],
         mode: str = "action",
-        rng: jax.Array | None = None,
+        rng: PRNGKeyArray | None = None,
         *,
         embodiment: str | None = None,
     ) -> PolicyOutput:
@@ -266,9 +275,10 @@ class Policy(TextModel):
         in_grammar = mode_of(mode, self.embodiments, robot.name)
         max_len = self._plan_len if mode == "plan" else self.grammar.min_len(in_grammar)
         samples = self._sample(images, texts, in_grammar, max_len, rng)
+        tokens, lengths = np.asarray(samples.tokens), np.asarray(samples.lengths)
         # The action stands just before EOS in both modes.
-        ends = samples.lengths[:, None] - 1 - robot.num_integers + np.arange(robot.num_integers)
-        bins = bins_of_tokens(self.vocabulary, np.take_along_axis(samples.tokens, ends, axis=1))
+        ends = lengths[:, None] - 1 - robot.num_integers + np.arange(robot.num_integers)
+        bins = bins_of_tokens(self.vocabulary, np.take_along_axis(tokens, ends, axis=1))
         bins = bins.reshape(len(texts), robot.chunk, robot.bins.width)
         chunk = robot.bins.decode(bins)
         return PolicyOutput(
@@ -276,27 +286,28 @@ class Policy(TextModel):
             bins=bins[:, 0],
             chunk=chunk,
             chunk_bins=bins,
-            text=[self.vocabulary.decode(row) for row in samples.tokens],
-            logprob=samples.logprob,
+            text=[self.vocabulary.decode(row) for row in tokens],
+            logprob=np.asarray(samples.logprob),
         )
 
-    def _stated(self, robot: Embodiment, states: np.ndarray | None, count: int) -> list[str]:
+    def _stated(self, robot: Embodiment, states: Float[np.ndarray, "batch state"] | None, count: int) -> list[str]:
         """Each row's own state as the prompt has it."""
-        if (states is None) != (robot.proprioception is None):
+        proprioception = robot.proprioception
+        if states is None and proprioception is None:
+            return [""] * count
+        if states is None or proprioception is None:
             has = "has proprioception, and no states are given; pass them" if states is None else (
                 "has no proprioception, and states are given; leave them out"
             )  # fmt: skip
             raise UserError(f"embodiment {robot.name} {has}")
-        if robot.proprioception is None:
-            return [""] * count
-        bins = robot.proprioception.encode(states)
-        if bins.shape != (count, robot.proprioception.width):
-            raise UserError(f"states: shape {list(bins.shape)}, needs [{count}, {robot.proprioception.width}]; reshape")
+        bins = proprioception.encode(states)
+        if bins.shape != (count, proprioception.width):
+            raise UserError(f"states: shape {list(bins.shape)}, needs [{count}, {proprioception.width}]; reshape")
         return [action_text(self.vocabulary, row) for row in bins]
 
 
-def _stacked(images: Mapping[str, np.ndarray], robot: Embodiment) -> np.ndarray:
-    """uint8[B, N, H, W, 3] of frames by camera: the oldest moment first, in each the cameras in the card's order."""
+def _stacked(images: Mapping[str, np.ndarray], robot: Embodiment) -> Images:
+    """Frames by camera as one stack: the oldest moment first, in each the cameras in the card's order."""
     lacks = [camera for camera in robot.cameras if camera not in images]
     unknown = [camera for camera in images if camera not in robot.cameras]
     if lacks or unknown:

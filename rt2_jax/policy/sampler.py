@@ -5,14 +5,15 @@ The images and the prompt are read once (`Backbone.prefill`); each row carries i
 """
 
 import dataclasses
-from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Float32, Int32, PRNGKeyArray, UInt8
 
 from rt2_jax.errors import UserError
-from rt2_jax.models.backbone import Backbone, Params
+from rt2_jax.models.backbone import Backbone, Cache, Params
 from rt2_jax.tokens.grammar import FORBIDDEN, Grammar
 from rt2_jax.tokens.vocabulary import Vocabulary
 
@@ -24,22 +25,36 @@ _LOGIT_LIMIT = 1e9
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Samples:
-    """What was decoded.
+    """What was decoded, on a device or fetched from it.
 
     Attributes:
-        tokens: int32[B, max_len], pad after EOS.
-        lengths: int32[B], tokens of each row, EOS included.
-        logprob: float32[B], log-probability of the row under the model's softmax over the tokens that the grammar
-            allowed (temperature 1, before top-k and top-p). NaN where the model's logits held a NaN: the tokens are
-            then valid, but mean nothing.
+        tokens: pad after EOS.
+        lengths: tokens of each row, EOS included.
+        logprob: log-probability of the row under the model's softmax over the tokens that the grammar allowed
+            (temperature 1, before top-k and top-p). NaN where the model's logits held a NaN: the tokens are then valid,
+            but mean nothing.
     """
 
-    tokens: jax.Array
-    lengths: jax.Array
-    logprob: jax.Array
+    tokens: Int32[Array | np.ndarray, "batch max_len"]
+    lengths: Int32[Array | np.ndarray, " batch"]
+    logprob: Float32[Array | np.ndarray, " batch"]
 
 
-Sampler = Callable[[Params, jax.Array, jax.Array, jax.Array, jax.Array], Samples]
+@runtime_checkable
+class Sampler(Protocol):
+    """Decodes a batch, from arrays of a device or of numpy."""
+
+    def __call__(
+        self,
+        params: Params,
+        images: UInt8[Array | np.ndarray, "batch images height width 3"],
+        prompt: Int32[Array | np.ndarray, "batch prompt"],
+        start_state: Int32[Array | np.ndarray, " batch"],
+        rng: PRNGKeyArray,
+        /,
+    ) -> Samples:
+        """See `make_sampler`."""
+        ...
 
 
 def make_sampler(
@@ -53,9 +68,9 @@ def make_sampler(
 ) -> Sampler:
     """A jitted ``sample(params, images, prompt, start_state, rng) -> Samples``.
 
-    Its arguments: `images` uint8[B, N, H, W, 3]; `prompt` int32[B, T]; `start_state` int32[B], each row's
-    ``grammar.start[mode]``, or ``grammar.end`` for a padding row, which stays empty and keeps nobody waiting; `rng` a
-    key, unused when greedy. A row's draw depends on its index in the batch but not on the batch's size.
+    Of its arguments, `start_state` is each row's ``grammar.start[mode]``, or ``grammar.end`` for a padding row, which
+    stays empty and keeps nobody waiting; `rng` is unused when greedy. A row's draw depends on its index in the batch
+    but not on the batch's size.
 
     Args:
         backbone: the model.
@@ -83,8 +98,8 @@ def make_sampler(
     token_class, next_state, ends_next = grammar.token_class, grammar.next_state, grammar.ends_next
     steps_to_end = np.append(grammar.steps_to_end, np.iinfo(np.int32).max)  # the last entry answers for FORBIDDEN, -1
 
-    def allowed_tokens(state, remaining):
-        """bool[B, V]: tokens of the grammar after which the end is still within `remaining` - 1 tokens."""
+    def allowed_tokens(state: Int32[Array, " batch"], remaining: Int32[Array, ""]) -> Bool[Array, "batch vocabulary"]:
+        """Tokens of the grammar after which the end is still within `remaining` - 1 tokens."""
         after = jnp.asarray(next_state)[state]
         legal = after != FORBIDDEN
         in_time = legal & (jnp.asarray(steps_to_end)[after] < remaining)
@@ -92,8 +107,10 @@ def make_sampler(
         fits = in_time.any(axis=1, keepdims=True)
         return jnp.where(fits, in_time, legal)[:, token_class]
 
-    def choose(logits, allowed, key):
-        """(token int32[B], its logprob float32[B]) of logits [B, V]; always an allowed token, whatever the logits."""
+    def choose(
+        logits: Float[Array, "batch vocabulary"], allowed: Bool[Array, "batch vocabulary"], key: PRNGKeyArray
+    ) -> tuple[Int32[Array, " batch"], Float32[Array, " batch"]]:
+        """(token, its logprob); always an allowed token, whatever the logits."""
         finite = jnp.nan_to_num(logits.astype(jnp.float32), nan=-_LOGIT_LIMIT)
         masked = jnp.where(allowed, jnp.clip(finite, -_LOGIT_LIMIT, _LOGIT_LIMIT), _FORBIDDEN_LOGIT)
         if temperature == 0.0:
@@ -106,8 +123,8 @@ def make_sampler(
         logprob = jnp.take_along_axis(jax.nn.log_softmax(masked), token[:, None], axis=-1)[:, 0]
         return token.astype(jnp.int32), jnp.where(jnp.isnan(logits).any(-1), jnp.nan, logprob)
 
-    def write(logits, rng, row):
-        """The rows after their next token, `row["step"]`, whose logits are [B, V]."""
+    def write(logits: Float[Array, "batch vocabulary"], rng: PRNGKeyArray, row: dict[str, Any]) -> dict[str, Any]:
+        """The rows after their next token, `row["step"]`, of these logits."""
         if logits.shape[-1] != len(token_class):
             raise UserError(
                 f"the model has {logits.shape[-1]} tokens, the vocabulary {len(token_class)}; "
@@ -134,7 +151,13 @@ def make_sampler(
             ),
         }
 
-    def sample(params, images, prompt, start_state, rng):
+    def sample(
+        params: Params,
+        images: UInt8[Array, "batch images height width 3"],
+        prompt: Int32[Array, "batch prompt"],
+        start_state: Int32[Array, " batch"],
+        rng: PRNGKeyArray,
+    ) -> Samples:
         batch = prompt.shape[0]
         empty = {
             "step": jnp.int32(0),
@@ -149,11 +172,11 @@ def make_sampler(
         }
         logits, cache = backbone.prefill(params, images, prompt, max_len)
 
-        def unfinished(carry):
+        def unfinished(carry: tuple[dict[str, Any], Cache]) -> Bool[Array, ""]:
             row, _ = carry
             return (row["step"] < max_len) & ~row["done"].all()
 
-        def step(carry):
+        def step(carry: tuple[dict[str, Any], Cache]) -> tuple[dict[str, Any], Cache]:
             row, cache = carry
             logits, cache = backbone.decode_step(params, cache, row["token"], row["step"] - 1)
             return write(logits, rng, row), cache
@@ -163,8 +186,10 @@ def make_sampler(
     return jax.jit(sample)
 
 
-def _truncate(logits: jax.Array, top_k: int, top_p: float) -> jax.Array:
-    """float32[B, V] with what top-k, then top-p, leave out at the forbidden logit; the likeliest token always stays.
+def _truncate(
+    logits: Float32[Array, "batch vocabulary"], top_k: int, top_p: float
+) -> Float32[Array, "batch vocabulary"]:
+    """The logits with what top-k, then top-p, leave out at the forbidden one; the likeliest token always stays.
 
     Of equal logits the lowest ids stay, so that exactly k tokens do.
     """

@@ -110,34 +110,32 @@ def evaluate(
     with contextlib.ExitStack() as opened:
         # What is asked for is checked here; the work starts below.
         held_out = held_out_tasks(data, tasks) if data else []
-        environments, jobs = None, []
+        environments, jobs, robot = None, [], None
         if episodes:
             environments = opened.enter_context(contextlib.closing(open_environments(env)))
             jobs = closed_loop_jobs(environments.spec, splits, skills, episodes, seed, controls)
             robot = check_drives(pathlib.Path(checkpoint), environments, embodiment)
         for folder in (checkpoint, *([] if reference is None else [reference])):
-            check_reads(pathlib.Path(folder), data, held_out)
+            check_reads(pathlib.Path(folder), data or pathlib.Path(), held_out)  # no data, no tasks to read there
         if reference is not None:
             open_folder(reference, verify)
         for name in (REPORT_JSON, REPORT_HTML):
             check_file(pathlib.Path(out_dir) / name)
         # The episodes come last: they take by far the longest, and what fails should fail before them.
         before = None
-        if reference is not None:
+        if reference is not None and data is not None:
             before = _web_scores_of(reference, data, held_out, examples, progress)
         bundle = load_bundle(checkpoint, verify=verify)
         described = describe_checkpoint(bundle)
-        if environments or bundle.embodiments:
-            model = make_policy(bundle)
-        else:
-            model = make_text_model(bundle, bundle.spec.prompt_len or PROMPT_LEN)
+        policy = make_policy(bundle) if environments or bundle.embodiments else None
+        model = make_text_model(bundle, bundle.spec.prompt_len or PROMPT_LEN) if policy is None else policy
         max_len = bundle.spec.target_len or ANSWER_LEN
         runs: list[ClosedLoopResult] = []
         scores, web = [], []
         if data:
             scores, web = run_offline(model, data, held_out, examples, max_len, progress)
-        if environments:
-            runs = [run_closed_loop(model.acting_as(robot), environments, jobs, mode, progress)]
+        if environments and policy is not None:
+            runs = [run_closed_loop(policy.acting_as(robot), environments, jobs, mode, progress)]
     provenance = Provenance(
         title=title or pathlib.Path(checkpoint).resolve().name,
         created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),

@@ -70,7 +70,7 @@ def _check(bins: Sequence[int] | np.ndarray) -> np.ndarray:
     array = np.asarray(bins)
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
         raise UserError(f"action bins: {array.dtype}{list(array.shape)}, needs one row of integers; convert it")
-    if array.size and not (0 <= array.min() and array.max() < NUM_INTEGERS):
+    if array.size and not (array.min() >= 0 and array.max() < NUM_INTEGERS):
         value = array[(array < 0) | (array >= NUM_INTEGERS)][0]
         raise UserError(f"action bins: {value}, the limit is 0..{NUM_INTEGERS - 1}; encode the action with ActionBins")
     return array.astype(np.int32)

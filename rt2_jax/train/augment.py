@@ -2,23 +2,23 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int, PRNGKeyArray, UInt8
 
 from rt2_jax.models.image_tokens import frames_shown
 from rt2_jax.train.config import AugmentConfig
 
 
-def augment(images: jax.Array, rng: jax.Array, config: AugmentConfig) -> jax.Array:
+def augment(
+    images: UInt8[Array, "batch images height width 3"], rng: PRNGKeyArray, config: AugmentConfig
+) -> UInt8[Array, "batch images height width 3"]:
     """Jitters each example; an example's images all get the same draw, for they show one scene.
 
     Of several images, those that are black stay so: they are none (`models.image_tokens.frames_shown`).
 
     Args:
-        images: uint8[B, N, H, W, 3].
-        rng: a key; the draws depend on it and the row alone, not on the mesh.
+        images: of a batch.
+        rng: the draws depend on it and the row alone, not on the mesh.
         config: amplitudes; those at 0 cost nothing.
-
-    Returns:
-        uint8[B, N, H, W, 3].
     """
     shown = frames_shown(images)[..., None, None, None]
     keys = dict(zip(("brightness", "contrast", "shift"), jax.random.split(rng, 3), strict=True))
@@ -38,8 +38,10 @@ def augment(images: jax.Array, rng: jax.Array, config: AugmentConfig) -> jax.Arr
     return jnp.where(shown, jnp.clip(jnp.round(x), 0, 255).astype(jnp.uint8), 0)
 
 
-def _shift(images: jax.Array, move: jax.Array) -> jax.Array:
-    """uint8[N, H, W, 3] moved by (down, right) pixels, the edge repeated."""
+def _shift(
+    images: UInt8[Array, "images height width 3"], move: Int[Array, "2"]
+) -> UInt8[Array, "images height width 3"]:
+    """Moved by (down, right) pixels, the edge repeated."""
     height, width = images.shape[1:3]
     down = jnp.clip(jnp.arange(height) - move[0], 0, height - 1)
     right = jnp.clip(jnp.arange(width) - move[1], 0, width - 1)

@@ -239,7 +239,8 @@ def _file_fields(path: str | pathlib.Path) -> dict[str, Any]:
     if not os.path.isfile(path):
         raise UserError(f"{name} is no file; name a Python file that has get_config()")
     loader = importlib.machinery.SourceFileLoader(f"rt2_config_{pathlib.Path(path).stem}", str(path))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
+    spec = importlib.util.spec_from_loader(loader.name, loader)
+    module = importlib.util.module_from_spec(spec)  # pyright: ignore[reportArgumentType]: a file's loader has a spec
     try:
         loader.exec_module(module)
         get_config = getattr(module, "get_config", None)

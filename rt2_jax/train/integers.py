@@ -4,23 +4,24 @@ A language model that has read the web has an ordered, partly periodic picture o
 reuses the integer tokens as action bins and so starts with it; a model trained from nothing gets one drawn.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float32, Int, PRNGKeyArray
+
+from rt2_jax.models.backbone import Params
 
 # Waves over the range of values: from half a period to one every eighth value of 256, evenly in the logarithm.
 LOWEST_FREQUENCY = 0.5
 HIGHEST_FREQUENCY = 32.0
 
 
-def order_integers(params: Any, integer_ids: np.ndarray, rng: jax.Array) -> Any:
+def order_integers(params: Params, integer_ids: Int[Array | np.ndarray, " count"], rng: PRNGKeyArray) -> Params:
     """Parameters whose integer tokens' embeddings, and rows of the logits head if it has its own, are smooth in value.
 
     Args:
         params: a fresh model's; the table "token_embedding/embedding" [V, width], and "logits/kernel" [width, V].
-        integer_ids: int[N], the tokens of 0 to N - 1.
+        integer_ids: the tokens of 0 to count - 1.
         rng: draws the waves' frequencies and phases.
 
     Returns:
@@ -37,8 +38,8 @@ def order_integers(params: Any, integer_ids: np.ndarray, rng: jax.Array) -> Any:
     return params
 
 
-def _waves(rng: jax.Array, count: int, width: int) -> jax.Array:
-    """float32[count, width] of unit variance: each column a cosine of the row's number."""
+def _waves(rng: PRNGKeyArray, count: int, width: int) -> Float32[Array, "{count} {width}"]:
+    """Of unit variance: each column a cosine of the row's number."""
     frequency_rng, phase_rng = jax.random.split(rng)
     low, high = np.log(LOWEST_FREQUENCY), np.log(HIGHEST_FREQUENCY)
     frequency = jnp.exp(jax.random.uniform(frequency_rng, (width,), minval=low, maxval=high))

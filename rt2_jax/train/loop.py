@@ -21,7 +21,7 @@ from rt2_jax.errors import UserError
 from rt2_jax.files.disk import check_space, raise_if_disk_full
 from rt2_jax.files.writing import write_error, write_text
 from rt2_jax.inputs.batch import Batch
-from rt2_jax.models.backbone import make_backbone
+from rt2_jax.models.backbone import Params, make_backbone
 from rt2_jax.parallel.mesh import make_mesh
 from rt2_jax.parallel.rules import partitioned
 from rt2_jax.tokens.vocabulary import DEFAULT_VOCABULARY, Vocabulary
@@ -143,7 +143,7 @@ def _run(
         reader = stack.enter_context(data.reader("train", start.example))
         if step:
             bar.say(f"going on from step {step} of {workdir}")
-        batch = data.put(next(reader)) if step < config.steps else None
+        batch = data.put(next(reader)) if step < config.steps else {}
         while step < config.steps and not stopped:
             with jax.transfer_guard("disallow"):
                 state, metrics = program.train_step(state, batch)
@@ -215,13 +215,13 @@ class Window:
             )
 
 
-def evaluate(config: TrainConfig, program: Program, data: "Data", params: Any) -> dict[str, float]:
+def evaluate(config: TrainConfig, program: Program, data: "Data", params: Params) -> dict[str, float]:
     """Teacher-forced metrics of `eval_batches` validation batches of each task, the same ones at every call."""
-    total = None
+    total: dict[str, np.ndarray] = {}
     with data.reader("validation", 0) as reader:
         for _ in range(config.eval_batches * len(data.tasks)):
             sums = jax.device_get(program.eval_step(params, data.put(next(reader))))
-            total = sums if total is None else {name: total[name] + sums[name] for name in sums}
+            total = {name: total[name] + sums[name] for name in sums} if total else sums
     return summarize(total, data.tasks)
 
 
@@ -230,7 +230,8 @@ def host_rows(sharding: NamedSharding, rows: int) -> tuple[int, int]:
 
     Hosts that share rows (a tensor axis across hosts) get the same index.
     """
-    spans = {span[0].indices(rows)[:2] for span in sharding.addressable_devices_indices_map((rows,)).values()}
+    places = sharding.addressable_devices_indices_map((rows,)).values()
+    spans = {place[0].indices(rows)[:2] for place in places if place is not None}
     start, stop = min(span[0] for span in spans), max(span[1] for span in spans)
     size = stop - start
     covered = sum(end - begin for begin, end in spans)

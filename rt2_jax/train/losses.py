@@ -4,20 +4,25 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float32, Int32
 
 SUMS = ("loss", "tokens", "correct", "exact", "examples")
 
+Sums = dict[str, Float32[Array, " tasks"]]  # by the names in SUMS
 
-def token_losses(logits: jax.Array, target: jax.Array, z_loss: float) -> tuple[jax.Array, jax.Array, jax.Array]:
+
+def token_losses(
+    logits: Float32[Array, "batch length vocabulary"], target: Int32[Array, "batch length"], z_loss: float
+) -> tuple[Float32[Array, "batch length"], Float32[Array, "batch length"], Bool[Array, "batch length"]]:
     """Cross-entropy, the z-loss term and whether the answer is right, for every token.
 
     Args:
-        logits: float32[B, L, V].
-        target: int32[B, L].
+        logits: the model's.
+        target: the answers' tokens.
         z_loss: weight of log(Z)^2, which keeps logits from drifting (T5X uses 1e-4).
 
     Returns:
-        (float32[B, L] in nats, float32[B, L], bool[B, L]: no token has a larger logit than the target).
+        (cross-entropy in nats, the z-loss term, whether no token has a larger logit than the target).
     """
     log_z = jax.nn.logsumexp(logits, axis=-1)
     # Not a gather: a vocabulary cut over devices stays cut. Not an argmax: XLA is slow at it on a CPU.
@@ -27,20 +32,20 @@ def token_losses(logits: jax.Array, target: jax.Array, z_loss: float) -> tuple[j
 
 
 def loss_sums(
-    logits: jax.Array, batch: dict[str, Any], num_tasks: int, z_loss: float = 0.0
-) -> tuple[jax.Array, dict[str, jax.Array]]:
+    logits: Float32[Array, "batch length vocabulary"], batch: dict[str, Array], num_tasks: int, z_loss: float = 0.0
+) -> tuple[Float32[Array, ""], Sums]:
     """The loss's numerator and each task's sums; divide by token counts after adding up microbatches.
 
     Args:
-        logits: float32[B, L, V].
-        batch: target int32[B, L], weights float32[B, L], task int32[B].
+        logits: the model's.
+        batch: target int32[batch, length], weights float32[batch, length], task int32[batch].
         num_tasks: length of the per-task vectors.
         z_loss: weight of log(Z)^2 in the numerator (never in the per-task loss).
 
     Returns:
-        (float32 scalar: weighted sum over tokens of cross-entropy and z-loss,
-        float32[num_tasks] for each name in `SUMS`: cross-entropy, tokens, tokens where the target is the most likely,
-        examples whose every weighted token is so, examples with a weighted token).
+        (the weighted sum over tokens of cross-entropy and z-loss, for each name in `SUMS` each task's: cross-entropy,
+        tokens, tokens where the target is the most likely, examples whose every weighted token is so, examples with a
+        weighted token).
     """
     target, weights, task = batch["target"], batch["weights"], batch["task"]
     cross_entropy, penalty, largest = token_losses(logits, target, z_loss)

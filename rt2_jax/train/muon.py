@@ -1,10 +1,12 @@
 """Muon: matrices are moved by their orthogonalised momentum, everything else by AdamW (arXiv 2502.16982)."""
 
 import math
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
+import numpy as np
 import optax
+from jaxtyping import PyTree
 from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
 from rt2_jax.parallel.rules import is_axes, kernel_sides
@@ -16,7 +18,7 @@ ADAMW_UPDATE_RMS = 0.2
 _NOT_HIDDEN = frozenset({"vocab", "position", "stem", "relative_buckets", "lora_rank"})
 
 
-def scale_by_muon_or(other: optax.GradientTransformation, axes: Any, beta: float) -> optax.GradientTransformation:
+def scale_by_muon_or(other: optax.GradientTransformation, axes: PyTree, beta: float) -> optax.GradientTransformation:
     """Muon with Nesterov momentum `beta` on the matrices of `axes`, `other` on the rest.
 
     Args:
@@ -47,11 +49,11 @@ def _to_adamw_rms(update: Any, dimensions: MuonDimensionNumbers | optax.MaskedNo
     """An orthogonal [m, n] has an RMS of max(m, n) ** -0.5."""
     if not _is_dimensions(dimensions):
         return update
-    sizes = (math.prod(update.shape[axis] for axis in axes) for axes in dimensions)
+    sizes = (int(np.prod(np.take(update.shape, axes))) for axes in dimensions)
     return update * (ADAMW_UPDATE_RMS * math.sqrt(max(sizes)))
 
 
-def _is_dimensions(leaf: Any) -> bool:
+def _is_dimensions(leaf: Any) -> TypeGuard[MuonDimensionNumbers]:
     return isinstance(leaf, MuonDimensionNumbers)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, ArrayLike, Float, Float32, PyTree
 
 from rt2_jax.parallel.rules import is_axes
 from rt2_jax.train.config import OptimizerConfig
@@ -26,7 +27,7 @@ def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
     """
     warmup = float(config.warmup_steps)
 
-    def schedule(number: jax.Array) -> jax.Array:
+    def schedule(number: ArrayLike) -> Float32[Array, ""]:
         t = jnp.asarray(number, jnp.float32) + 1.0
         decay = {
             "rsqrt": lambda: jnp.sqrt(max(warmup, 1.0) / jnp.maximum(t, max(warmup, 1.0))),
@@ -39,7 +40,7 @@ def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(
-    config: OptimizerConfig, steps: int, axes: Any
+    config: OptimizerConfig, steps: int, axes: PyTree
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The update rule, for the tree of trainable parameters, and its learning rate.
 
@@ -79,16 +80,16 @@ def make_optimizer(
     return optax.chain(*parts), schedule
 
 
-def _decayed(params: Any, stacked: Any) -> Any:
+def _decayed(params: PyTree, stacked: PyTree) -> PyTree:
     """Weight decay is for matrices: norms' scales and biases (some have two axes, heads x head_dim) keep their size."""
 
-    def one(path: tuple[Any, ...], param: jax.Array, axis: int) -> bool:
+    def one(path: tuple[Any, ...], param: Array, axis: int) -> bool:
         return param.ndim - (axis >= 0) >= 2 and path[-1].key != "bias"
 
     return jax.tree_util.tree_map_with_path(one, params, stacked)
 
 
-def _rms(x: jax.Array, stacked: int) -> jax.Array:
+def _rms(x: Float[Array, "..."], stacked: int) -> Float[Array, "..."]:
     """Root mean square over all axes but the stacked one, kept as size 1."""
     axes = tuple(axis for axis in range(x.ndim) if axis != stacked)
     return jnp.sqrt(jnp.mean(jnp.square(x), axis=axes, keepdims=True))
@@ -99,22 +100,24 @@ def _stacked_axis(names: tuple[str | None, ...]) -> int:
     return names.index("layers") if "layers" in names else -1
 
 
-def _clip_block_rms(threshold: float, stacked: Any) -> optax.GradientTransformation:
+def _clip_block_rms(threshold: float, stacked: PyTree) -> optax.GradientTransformation:
     """Divides an update by max(1, its RMS / threshold) (Adafactor, arXiv 1804.04235, section 6)."""
 
-    def clip(update: jax.Array, axis: int) -> jax.Array:
+    def clip(update: Float[Array, "*axes"], axis: int) -> Float[Array, "*axes"]:
         return update / jnp.maximum(1.0, _rms(update, axis) / threshold)
 
     return optax.stateless(lambda updates, _: jax.tree.map(clip, updates, stacked))
 
 
-def _scale_by_parameter_rms(axes: Any) -> optax.GradientTransformation:
+def _scale_by_parameter_rms(axes: PyTree) -> optax.GradientTransformation:
     """Multiplies an update by max(eps2, the parameter's RMS) (Adafactor, section 8).
 
     Not a LoRA's: its B starts at zero, and steps in proportion to its size would hardly leave it.
     """
 
-    def scale(names: tuple[str | None, ...], update: jax.Array, param: jax.Array) -> jax.Array:
+    def scale(
+        names: tuple[str | None, ...], update: Float[Array, "*axes"], param: Float[Array, "*axes"]
+    ) -> Float[Array, "*axes"]:
         if "lora_rank" in names:
             return update
         return update * jnp.maximum(LEAST_PARAMETER_SCALE, _rms(param, _stacked_axis(names)))

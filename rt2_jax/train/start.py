@@ -2,17 +2,17 @@
 
 import dataclasses
 import pathlib
-from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import PRNGKeyArray, PyTree
 
 from rt2_jax.bundle.params import restore_params
 from rt2_jax.bundle.spec import check_vocabulary, read_spec
 from rt2_jax.bundle.store import Opened, open_folder
 from rt2_jax.errors import UserError
 from rt2_jax.files.manifest import find_damage, read_manifest, shares
-from rt2_jax.models.backbone import Backbone
+from rt2_jax.models.backbone import Backbone, Params
 from rt2_jax.models.config import LoraConfig
 from rt2_jax.tokens.vocabulary import Vocabulary
 from rt2_jax.train.config import TrainConfig
@@ -42,8 +42,8 @@ def fresh_state(config: TrainConfig, program: Program, backbone: Backbone, vocab
 
 
 def _params_from(
-    source: pathlib.Path, program: Program, backbone: Backbone, vocabulary: Vocabulary, rng: jax.Array
-) -> Any:
+    source: pathlib.Path, program: Program, backbone: Backbone, vocabulary: Vocabulary, rng: PRNGKeyArray
+) -> Params:
     """The parameters of a bundle or run; the adapters that it lacks are drawn."""
     check_vocabulary(read_spec(source), vocabulary.sha256, "this run")
     opened = _opened(source)
@@ -79,7 +79,7 @@ def _opened(source: pathlib.Path) -> Opened:
     return opened
 
 
-def _shardings(abstract: Any) -> Any:
+def _shardings(abstract: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.sharding, abstract)
 
 

@@ -4,19 +4,20 @@ import dataclasses
 from typing import Any
 
 import jax
+from jaxtyping import PyTree
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """A pytree.
+    """A pytree, of arrays, of their shapes or of their shardings.
 
     Attributes:
         step: int32 scalar, updates done.
-        params: nested dict of arrays, the whole model: float32, what is frozen perhaps in bfloat16.
+        params: nested dict, the whole model: float32, what is frozen perhaps in bfloat16.
         opt_state: the optimizer's state, over the trainable parameters alone.
     """
 
-    step: Any  # like the others, of arrays, their shapes or their shardings
-    params: Any
-    opt_state: Any
+    step: Any
+    params: PyTree
+    opt_state: PyTree

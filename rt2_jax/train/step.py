@@ -10,18 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float32, PRNGKeyArray, PyTree
 
 from rt2_jax.errors import UserError
-from rt2_jax.models.backbone import Backbone
+from rt2_jax.models.backbone import Backbone, Params
 from rt2_jax.parallel.rules import BATCH_AXES, batch_sharding, replicated, shardings
 from rt2_jax.train.augment import augment
 from rt2_jax.train.config import TrainConfig
-from rt2_jax.train.losses import loss_sums
+from rt2_jax.train.losses import Sums, loss_sums
 from rt2_jax.train.optimizer import make_optimizer
 from rt2_jax.train.state import TrainState
 from rt2_jax.train.trainable import LORA_FREEZE, as_held, merge_params, split_params, trainable_paths
 
-Tree = Any
+Arrays = dict[str, Array]  # a batch's, by the names of `Batch`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,10 +44,10 @@ class Program:
     mesh: Mesh
     state: TrainState
     batch: dict[str, jax.ShapeDtypeStruct]
-    init: Callable[[jax.Array], TrainState]
-    init_opt_state: Callable[[Tree], Tree]
-    train_step: Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, Any]]]
-    eval_step: Callable[[Tree, dict[str, jax.Array]], dict[str, jax.Array]]
+    init: Callable[[PRNGKeyArray], TrainState]
+    init_opt_state: Callable[[Params], PyTree]
+    train_step: Callable[[TrainState, Arrays], tuple[TrainState, dict[str, Any]]]
+    eval_step: Callable[[Params, Arrays], Sums]
     num_trainable: int
 
 
@@ -77,14 +78,14 @@ def make_program(config: TrainConfig, backbone: Backbone, num_tasks: int, mesh: 
     state_shapes = TrainState(jax.ShapeDtypeStruct((), jnp.int32), shapes, opt_shapes)
     batch = _batch_shapes(config, backbone, mesh)
 
-    def init_opt_state(params: Tree) -> Tree:
+    def init_opt_state(params: Params) -> PyTree:
         return optimizer.init(split_params(params, trainable)[0])
 
-    def init(rng: jax.Array) -> TrainState:
+    def init(rng: PRNGKeyArray) -> TrainState:
         params = jax.tree.map(lambda leaf, held: leaf.astype(held.dtype), backbone.init(rng), shapes)
         return TrainState(jnp.zeros((), jnp.int32), params, init_opt_state(params))
 
-    def train_step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, dict[str, Any]]:
+    def train_step(state: TrainState, batch: Arrays) -> tuple[TrainState, dict[str, Any]]:
         params, frozen = split_params(state.params, trainable)
         rng = jax.random.fold_in(jax.random.key(config.seed), state.step)
         gradients, loss, sums = _gradients(config, backbone, num_tasks, params, frozen, batch, rng, train_shardings)
@@ -98,7 +99,7 @@ def make_program(config: TrainConfig, backbone: Backbone, num_tasks: int, mesh: 
         }
         return TrainState(state.step + 1, params, opt_state), metrics
 
-    def eval_step(params: Tree, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    def eval_step(params: Params, batch: Arrays) -> Sums:
         logits = backbone.logits(params, batch["images"], batch["prompt"], batch["target"])
         return loss_sums(logits, batch, num_tasks)[1]
 
@@ -134,15 +135,16 @@ def check_constrained(program: Program, backbone: Backbone) -> None:
         )
 
 
-def opt_state_shardings(opt_shapes: Tree, param_shapes: Tree, param_shardings: Tree, mesh: Mesh) -> Tree:
+def opt_state_shardings(opt_shapes: PyTree, param_shapes: PyTree, param_shardings: PyTree, mesh: Mesh) -> PyTree:
     """Shardings of an optimizer state from those of the parameters it was made for.
 
     A leaf whose path ends in a parameter's path belongs to that parameter: with its shape, it lies as the parameter
     does; Adafactor's factored rows and columns lie as the parameter does without the axis summed over; scalars and
     placeholders are replicated.
     """
-    shapes = flax.traverse_util.flatten_dict(param_shapes)
-    specs = {path: sharding.spec for path, sharding in flax.traverse_util.flatten_dict(param_shardings).items()}
+    shapes: dict[Any, Any] = flax.traverse_util.flatten_dict(param_shapes)
+    placed: dict[Any, Any] = flax.traverse_util.flatten_dict(param_shardings)
+    specs = {path: sharding.spec for path, sharding in placed.items()}
 
     def one(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> NamedSharding:
         keys = tuple(entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey))
@@ -167,16 +169,16 @@ def _gradients(
     config: TrainConfig,
     backbone: Backbone,
     num_tasks: int,
-    params: Tree,
-    frozen: Tree,
-    batch: dict[str, jax.Array],
-    rng: jax.Array,
-    param_shardings: Tree,
-) -> tuple[Tree, jax.Array, dict[str, jax.Array]]:
+    params: Params,
+    frozen: Params,
+    batch: Arrays,
+    rng: PRNGKeyArray,
+    param_shardings: PyTree,
+) -> tuple[Params, Float32[Array, ""], Sums]:
     """(gradients, loss, sums) of the whole batch: both parts of the loss's fraction cover every microbatch."""
     denominator = jnp.maximum(jnp.sum(batch["weights"]), 1.0)
 
-    def numerator(params: Tree, rows: dict[str, jax.Array], rng: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def numerator(params: Params, rows: Arrays, rng: PRNGKeyArray) -> tuple[Float32[Array, ""], Sums]:
         augment_rng, dropout_rng = jax.random.split(rng)
         images = augment(rows["images"], augment_rng, config.augment)
         logits = backbone.logits(
@@ -190,7 +192,7 @@ def _gradients(
         (loss, sums), gradients = grad(params, batch, rng)
         return gradients, loss, sums
 
-    def body(carry: Tree, piece: tuple[dict[str, jax.Array], jax.Array]) -> tuple[Tree, None]:
+    def body(carry: PyTree, piece: tuple[Arrays, Array]) -> tuple[PyTree, None]:
         rows, index = piece
         (loss, sums), gradients = grad(params, rows, jax.random.fold_in(rng, index))
         carry = jax.tree.map(jnp.add, carry, (gradients, loss, sums))
@@ -204,7 +206,7 @@ def _gradients(
     return gradients, loss, sums
 
 
-def _split_rows(batch: dict[str, jax.Array], parts: int) -> dict[str, jax.Array]:
+def _split_rows(batch: Arrays, parts: int) -> Arrays:
     """[B, ...] -> [parts, B / parts, ...], every part spread over all devices: row i goes to part i % parts."""
     return {
         name: jnp.swapaxes(array.reshape(array.shape[0] // parts, parts, *array.shape[1:]), 0, 1)
@@ -233,5 +235,5 @@ def _batch_shapes(config: TrainConfig, backbone: Backbone, mesh: Mesh) -> dict[s
     return {name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for name, (shape, dtype) in shapes.items()}
 
 
-def _with_shardings(shapes: Tree, tree: Tree) -> Tree:
+def _with_shardings(shapes: PyTree, tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, tree)

@@ -7,6 +7,7 @@ from typing import Any
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from rt2_jax.errors import UserError
 
@@ -17,7 +18,7 @@ CAST_BY_LAYERS = ("kernel", "embedding")
 
 
 def trainable_paths(
-    params: Any, freeze: Sequence[tuple[str, str]], rest: Sequence[tuple[str, str]] = ()
+    params: PyTree, freeze: Sequence[tuple[str, str]], rest: Sequence[tuple[str, str]] = ()
 ) -> frozenset[str]:
     """The paths ("encoder/layers/kernel") of the parameters that train.
 
@@ -52,7 +53,7 @@ def trainable_paths(
     return frozenset(trainable)
 
 
-def as_held(shapes: Any, trainable: frozenset[str], frozen_dtype: str) -> Any:
+def as_held(shapes: PyTree, trainable: frozenset[str], frozen_dtype: str) -> PyTree:
     """The parameters' shapes with the dtypes that a run holds them in: the frozen kernels and token table another's.
 
     Args:
@@ -63,7 +64,7 @@ def as_held(shapes: Any, trainable: frozenset[str], frozen_dtype: str) -> Any:
     Raises:
         UserError: another dtype than float32, and nothing is frozen.
     """
-    flat = flax.traverse_util.flatten_dict(shapes, sep="/")
+    flat: dict[str, Any] = flax.traverse_util.flatten_dict(shapes, sep="/")
     if frozen_dtype != "float32" and len(trainable) == len(flat):
         raise UserError(f"config: frozen_dtype is {frozen_dtype!r}, but nothing is frozen; set freeze or lora")
     for path, leaf in flat.items():
@@ -72,15 +73,15 @@ def as_held(shapes: Any, trainable: frozenset[str], frozen_dtype: str) -> Any:
     return flax.traverse_util.unflatten_dict(flat, sep="/")
 
 
-def split_params(params: Any, trainable: frozenset[str]) -> tuple[Any, Any]:
+def split_params(params: PyTree, trainable: frozenset[str]) -> tuple[PyTree, PyTree]:
     """(trainable, frozen) nested dicts; `merge_params` puts them together again."""
     flat = flax.traverse_util.flatten_dict(params, sep="/")
     chosen = {path: leaf for path, leaf in flat.items() if path in trainable}
     rest = {path: leaf for path, leaf in flat.items() if path not in trainable}
-    return tuple(flax.traverse_util.unflatten_dict(part, sep="/") for part in (chosen, rest))
+    return flax.traverse_util.unflatten_dict(chosen, sep="/"), flax.traverse_util.unflatten_dict(rest, sep="/")
 
 
-def merge_params(trainable: Any, frozen: Any) -> Any:
+def merge_params(trainable: PyTree, frozen: PyTree) -> PyTree:
     """The nested dict of both parts' leaves."""
     flat = flax.traverse_util.flatten_dict(trainable, sep="/") | flax.traverse_util.flatten_dict(frozen, sep="/")
     return flax.traverse_util.unflatten_dict(flat, sep="/")

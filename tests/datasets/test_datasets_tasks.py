@@ -45,7 +45,7 @@ def test_the_seqio_vocabulary_decodes_and_compares_as_ours():
     padded = [*ids, WORDS.eos_id, 0, 0]
     assert SEQIO_WORDS.decode(padded) == WORDS.decode(padded)
     assert SEQIO_WORDS.decode_tf(tf.constant(ids)).numpy().decode() == WORDS.decode(ids)
-    assert SEQIO_WORDS.vocab_size == WORDS.size and SEQIO_WORDS == SeqioVocabulary(Vocabulary.load())
+    assert SEQIO_WORDS.vocab_size == WORDS.size and SeqioVocabulary(Vocabulary.load()) == SEQIO_WORDS
     assert len({SEQIO_WORDS, SeqioVocabulary(WORDS)}) == 1
 
 

@@ -1,6 +1,7 @@
 """Episodes in lock-step: the expert succeeds, a stubborn or random policy does not, and the controls control."""
 
 import hashlib
+import itertools
 import zlib
 
 import numpy as np
@@ -218,7 +219,7 @@ def test_a_policy_of_several_frames_gets_the_last_ones(fakes):
     assert shown[0].shape == (3, SIZE, SIZE, 3)
     # Before the first there was none.
     assert not shown[0][:-1].any() and shown[0][-1].any()
-    for before, after in zip(shown, shown[1:], strict=False):
+    for before, after in itertools.pairwise(shown):
         assert (before[1:] == after[:-1]).all()
     assert (result.films[0].frames[1] == shown[1][-1]).all()
 

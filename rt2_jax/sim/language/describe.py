@@ -14,7 +14,7 @@ from rt2_jax.sim.language.lexicon import GRIPPER, LANGUAGES, SURFACES, UNDER_GRI
 from rt2_jax.sim.language.questions import View
 from rt2_jax.sim.language.references import references
 from rt2_jax.sim.language.wordings import DIRECTIONS, INSTRUCTIONS
-from rt2_jax.sim.world.scene import Decal, Scene, SceneObject
+from rt2_jax.sim.world.scene import Decal, Scene, SceneObject, direction_of, index_of
 
 KINDS: tuple[str, ...] = (
     "detect", "locate", "vqa", "caption", "alt_text", "detect_from_gripper", "locate_from_gripper",
@@ -216,8 +216,9 @@ def foreign_instruction(
     options = INSTRUCTIONS[lang][skill]
     y = None
     if skill in ("move_near", "place"):
-        y = phrase(lang, scene.objects[reference] if skill == "move_near" else scene.decals[reference])
-    direction = DIRECTIONS[lang][reference] if skill == "push" else ""
+        place = index_of(reference)
+        y = phrase(lang, scene.objects[place] if skill == "move_near" else scene.decals[place])
+    direction = DIRECTIONS[lang][direction_of(reference)] if skill == "push" else ""
     x = phrase(lang, scene.objects[target])
     return options[wording % len(options)].format(x=x, y=y, direction=direction)
 

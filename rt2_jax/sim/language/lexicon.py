@@ -269,18 +269,23 @@ def _gripper_phrase(lang: str) -> Phrase:
 
 def _english(name: str) -> Phrase:
     article = "an" if name[0] in "aeiou" else "a"
-    return Phrase(name, *[f"{article} {name}"] * 2, *[f"the {name}"] * 3, f"of the {name}")
+    return _caseless(name, f"{article} {name}", f"the {name}", f"of the {name}")
 
 
 def _definite_only(definite: str, bare: str) -> Phrase:
-    return Phrase(bare, *[definite] * 5, f"of {definite}")
+    return _caseless(bare, definite, definite, f"of {definite}")
+
+
+def _caseless(bare: str, a: str, the: str, of: str) -> Phrase:
+    """A thing whose words are the same in every case."""
+    return Phrase(bare, a, a, the, the, the, of)
 
 
 def _portrait(lang: str, name: str) -> Phrase:
     vowel = name[0] in "AEIOU"
     of = {"en": "of ", "de": "von ", "fr": "d'" if vowel else "de ", "es": "de "}[lang] + name
     picture = {"en": "a portrait", "de": "ein Porträt", "fr": "un portrait", "es": "un retrato"}[lang]
-    return Phrase(name, *[f"{picture} {of}"] * 2, *[name] * 3, of)
+    return _caseless(name, f"{picture} {of}", name, of)
 
 
 def _german(noun: str, gender: str, color: str | None) -> Phrase:
@@ -310,4 +315,4 @@ def _romance(lang: str, name: str, gender: str) -> Phrase:
     definite, genitive = f"{the} {name}", f"{of} {name}"
     if lang == "fr" and name[0] in "aeiouéê":
         definite, genitive = f"l'{name}", f"de l'{name}"
-    return Phrase(name, *[f"{a} {name}"] * 2, *[definite] * 3, genitive)
+    return _caseless(name, f"{a} {name}", definite, genitive)

@@ -32,8 +32,7 @@ class View:
     @functools.cached_property
     def things(self) -> dict[str, Thing]:
         """The visible things by name."""
-        everything: list[Thing] = [*self.scene.objects, *self.scene.decals]
-        named = {thing.name: thing for thing in everything}
+        named: dict[str, Thing] = {thing.name: thing for thing in (*self.scene.objects, *self.scene.decals)}
         if self.scene.gripper is not None:
             named[GRIPPER] = GRIPPER
         return {name: thing for name, thing in named.items() if name in self.positions}
@@ -79,7 +78,9 @@ def _bare(view: View, lang: str, index: int | None) -> str | None:
 
 def _where(view: View, rng: np.random.Generator, lang: str) -> Question | None:
     name = _pick(rng, sorted(view.things))
-    answer = lexicon.region(lang, view.positions[name]) if name else None
+    if not name:
+        return None
+    answer = lexicon.region(lang, view.positions[name])
     return (_word(rng, "where", lang, x=phrase(lang, view.things[name])), answer) if answer else None
 
 
@@ -198,7 +199,7 @@ def _on(view: View, rng: np.random.Generator, lang: str) -> Question | None:
 
 
 def _same_color(view: View, rng: np.random.Generator, lang: str) -> Question | None:
-    pairs = [
+    pairs: list[tuple[SceneObject | Decal, int]] = [
         (decal, same[0])
         for decal in view.scene.decals
         if decal.kind == "zone" and len(same := references.objects_of_colour(view.scene, decal.value)) == 1
@@ -223,7 +224,7 @@ def _sum(view: View, rng: np.random.Generator, lang: str) -> Question | None:
 
 def _exists(view: View, rng: np.random.Generator, lang: str) -> Question | None:
     if rng.random() < 0.5:
-        thing = _pick(rng, [thing for thing in view.things.values() if thing != GRIPPER])
+        thing = _pick(rng, [thing for thing in view.things.values() if not isinstance(thing, str)])
     else:
         color, shape = str(rng.choice(list(catalog.COLORS))), str(rng.choice(catalog.SHAPES))
         thing = SceneObject(color, shape, "small", 0.0, 0.0)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from rt2_jax.sim.world.scene import Decal, Scene, SceneObject, Task
+from rt2_jax.sim.world.scene import Decal, Scene, SceneObject, Task, direction_of, index_of
 
 _TEMPLATES: dict[str, tuple[str, ...]] = {
     "reach": ("reach the {t}", "move to the {t}", "go to the {t}", "touch the {t}"),
@@ -23,11 +23,11 @@ def _reference_words(scene: Scene, skill: str, reference: int | str | None) -> s
     """How an instruction names a task's reference."""
     match skill:
         case "move_near":
-            return f"the {scene.objects[reference].name}"
+            return f"the {scene.objects[index_of(reference)].name}"
         case "push":
-            return _DIRECTION_PHRASES[reference]
+            return _DIRECTION_PHRASES[direction_of(reference)]
         case "place":
-            return decal_phrase(scene.decals[reference])
+            return decal_phrase(scene.decals[index_of(reference)])
     return ""
 
 
@@ -48,11 +48,11 @@ def plan(
     words = say(scene.objects[target])
     match skill:
         case "move_near":
-            return f"move {words} near {say(scene.objects[reference])}"
+            return f"move {words} near {say(scene.objects[index_of(reference)])}"
         case "push":
             return f"push {words} {reference}"
         case "place":
-            return f"place {words} on {say(scene.decals[reference])}"
+            return f"place {words} on {say(scene.decals[index_of(reference)])}"
     return f"{skill} {words}"
 
 

@@ -13,7 +13,7 @@ from rt2_jax.sim.tasks.splits import alternatives, is_feasible
 from rt2_jax.sim.world import sampling
 from rt2_jax.sim.world.catalog import DIRECTIONS
 from rt2_jax.sim.world.sampling import DecalKind, ObjectKind
-from rt2_jax.sim.world.scene import Scene, Task
+from rt2_jax.sim.world.scene import Scene, Task, direction_of
 
 # In the other scene, the target is at least this far from where it truly is, metres.
 MIN_DISPLACEMENT = 0.08
@@ -56,6 +56,6 @@ def _is_elsewhere(scene: Scene, other: Scene, task: Task) -> bool:
     dx = other.objects[task.target].x - scene.objects[task.target].x
     dy = other.objects[task.target].y - scene.objects[task.target].y
     if task.skill == "push":  # a push along the same line would move the true target as well
-        forward = DIRECTIONS[task.reference]
+        forward = DIRECTIONS[direction_of(task.reference)]
         return abs(dx * forward[1]) + abs(dy * forward[0]) >= MIN_DISPLACEMENT
     return math.hypot(dx, dy) >= MIN_DISPLACEMENT

@@ -29,7 +29,7 @@ class TabletopEnv(gymnasium.Env):
     ending step of a successful episode, else 0; `info` has "success", "step" and "skill".
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012 (gymnasium types it)
 
     def __init__(self, image_size: int = 96, max_steps: int = MAX_STEPS, render_mode: str | None = "rgb_array"):
         if max_steps < 1:
@@ -48,7 +48,9 @@ class TabletopEnv(gymnasium.Env):
         self.task: Task | None = None
         self._steps = 0
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Starts an episode; see the class."""
         super().reset(seed=seed)
         scene, self.task = self._choose(options or {})
@@ -67,14 +69,13 @@ class TabletopEnv(gymnasium.Env):
             raise UserError(f"reset options {sorted(options)} must hold both 'scene' and 'task'")
         return sample_task("train", None, int(self.np_random.integers(2**31)))
 
-    def step(self, action: np.ndarray):
+    def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """One control step; returns (observation, reward, terminated, truncated, info)."""
-        if self.world is None:
-            raise UserError("step was called before reset: call reset first")
+        world, _ = self._running("step")
         action = np.clip(np.asarray(action, np.float32), ACTION_LOW, ACTION_HIGH)
         terminated = bool(action[0] >= 0.5)
         if not terminated:
-            self.world.step(action)
+            world.step(action)
         self._steps += 1
         truncated = not terminated and self._steps >= self.max_steps
         info = self._info()
@@ -83,7 +84,7 @@ class TabletopEnv(gymnasium.Env):
 
     def render(self) -> np.ndarray:
         """The present frame, uint8[H, W, 3]."""
-        return self.world.render()
+        return self._running("render")[0].render()
 
     def close(self) -> None:
         """Frees the GL context."""
@@ -91,9 +92,17 @@ class TabletopEnv(gymnasium.Env):
             self.world.close()
             self.world = None
 
+    def _running(self, what: str) -> tuple[World, Task]:
+        """The world and its task, for `what` needs them."""
+        if self.world is None or self.task is None:
+            raise UserError(f"{what} was called before reset: call reset first")
+        return self.world, self.task
+
     def _observation(self) -> dict[str, Any]:
-        return {"image": self.world.render(), "instruction": self.task.instruction}
+        world, task = self._running("observing")
+        return {"image": world.render(), "instruction": task.instruction}
 
     def _info(self) -> dict[str, Any]:
-        done = skills.success(self.world.scene, self.task, self._start, skills.read_state(self.world))
-        return {"success": done, "step": self._steps, "skill": self.task.skill}
+        world, task = self._running("observing")
+        done = skills.success(world.scene, task, self._start, skills.read_state(world))
+        return {"success": done, "step": self._steps, "skill": task.skill}

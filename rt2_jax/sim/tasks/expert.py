@@ -11,7 +11,7 @@ from rt2_jax.sim.tasks import skills
 from rt2_jax.sim.tasks.skills import State
 from rt2_jax.sim.world.catalog import DIRECTIONS
 from rt2_jax.sim.world.mjcf import FINGER_TRAVEL
-from rt2_jax.sim.world.scene import Scene, Task
+from rt2_jax.sim.world.scene import Scene, Task, direction_of, index_of
 from rt2_jax.sim.world.world import World
 
 MAX_MOVE = 0.04  # metres a step, per axis
@@ -131,12 +131,13 @@ def _deliver(scene: Scene, task: Task, state: State) -> np.ndarray:
 
 def _spot(scene: Scene, task: Task, state: State) -> np.ndarray:
     """Where the target goes, float64[2]."""
+    reference = index_of(task.reference)
     if task.skill == "place":
-        return np.array((scene.decals[task.reference].x, scene.decals[task.reference].y))
-    spot = skills.near_spot(scene, state.objects, task.target, task.reference)
+        return np.array((scene.decals[reference].x, scene.decals[reference].y))
+    spot = skills.near_spot(scene, state.objects, task.target, reference)
     if spot is None:  # objects were knocked into the way: aim in front all the same
-        apart = scene.objects[task.target].radius + scene.objects[task.reference].radius + skills.NEAR_GAP
-        return state.objects[task.reference, :2] - (0.0, apart)
+        apart = scene.objects[task.target].radius + scene.objects[reference].radius + skills.NEAR_GAP
+        return state.objects[reference, :2] - (0.0, apart)
     return spot
 
 
@@ -145,13 +146,14 @@ def _is_delivered(scene: Scene, task: Task, state: State, spot: np.ndarray) -> b
     here = state.objects[task.target, :2]
     if task.skill == "place":
         return bool(np.hypot(*(spot - here)) < 0.025)
-    gap = np.hypot(*(state.objects[task.reference, :2] - here))
-    return bool(gap < skills.near_distance(scene, task.target, task.reference) - 0.005)
+    reference = index_of(task.reference)
+    gap = np.hypot(*(state.objects[reference, :2] - here))
+    return bool(gap < skills.near_distance(scene, task.target, reference) - 0.005)
 
 
 def _push(scene: Scene, task: Task, state: State) -> np.ndarray:
     """Gets behind the target with closed fingers and pushes it over the line; a strayed target is approached anew."""
-    forward = np.array(DIRECTIONS[task.reference])
+    forward = np.array(DIRECTIONS[direction_of(task.reference)])
     item = state.objects[task.target, :2]
     if item @ forward >= skills.PUSH_LINE:
         return _stop(CLOSE)

@@ -9,7 +9,7 @@ import numpy as np
 
 from rt2_jax.sim.world.catalog import DIRECTIONS, SUCCESS_RADIUS
 from rt2_jax.sim.world.mjcf import FINGER_TRAVEL, TIP_BELOW, object_half_height
-from rt2_jax.sim.world.scene import Scene, Task
+from rt2_jax.sim.world.scene import GripperPose, Scene, Task, direction_of, index_of
 from rt2_jax.sim.world.world import World
 
 LIFT_HEIGHT = 0.04  # metres an object must have risen to be picked
@@ -73,16 +73,17 @@ def success(scene: Scene, task: Task, start: State, state: State) -> bool:
             held = np.linalg.norm(item - state.xyz) < SUCCESS_RADIUS
             return bool(held and item[2] - start.objects[t, 2] >= LIFT_HEIGHT)
         case "move_near":
-            gap = np.linalg.norm(item[:2] - state.objects[task.reference, :2])
-            near = gap <= near_distance(scene, t, task.reference)
+            reference = index_of(task.reference)
+            gap = np.linalg.norm(item[:2] - state.objects[reference, :2])
+            near = gap <= near_distance(scene, t, reference)
             return bool(near) and is_low(scene, t, state) and _released(t, state)
         case "push":
             moved = item[:2] - start.objects[t, :2]
-            direction = np.array(DIRECTIONS[task.reference])
+            direction = np.array(DIRECTIONS[direction_of(task.reference)])
             forward, lateral = moved @ direction, abs(moved @ direction[::-1])
             return bool(forward >= PUSH_DISTANCE and lateral < forward) and is_low(scene, t, state)
         case "place":
-            decal = scene.decals[task.reference]
+            decal = scene.decals[index_of(task.reference)]
             gap = np.linalg.norm(item[:2] - (decal.x, decal.y))
             return bool(gap <= SUCCESS_RADIUS) and is_low(scene, t, state) and _released(t, state)
     raise ValueError(f"unknown skill {task.skill!r}")
@@ -122,7 +123,7 @@ def feasible(scene: Scene, task: Task) -> bool:
     objects = np.array([(item.x, item.y, rest_height(scene, i)) for i, item in enumerate(scene.objects)])
     target, t = scene.objects[task.target], task.target
     here = objects[t, :2]
-    if scene.gripper is None or not _start_is_free(scene, objects):
+    if scene.gripper is None or not _start_is_free(scene.gripper, objects):
         return False
     if task.skill == "push":
         return _push_is_free(scene, objects, task)
@@ -130,26 +131,27 @@ def feasible(scene: Scene, task: Task) -> bool:
         return False
     match task.skill:
         case "move_near":
-            apart = np.linalg.norm(here - objects[task.reference, :2])
-            far = apart > near_distance(scene, t, task.reference) + 0.04
-            return bool(far) and near_spot(scene, objects, t, task.reference) is not None
+            reference = index_of(task.reference)
+            apart = np.linalg.norm(here - objects[reference, :2])
+            far = apart > near_distance(scene, t, reference) + 0.04
+            return bool(far) and near_spot(scene, objects, t, reference) is not None
         case "place":
-            spot = np.array((scene.decals[task.reference].x, scene.decals[task.reference].y))
+            decal = scene.decals[index_of(task.reference)]
+            spot = np.array((decal.x, decal.y))
             far = np.linalg.norm(here - spot) > 2.5 * SUCCESS_RADIUS
             return bool(far) and _spot_is_free(scene, objects, spot, target.radius, (t,))
     return True
 
 
-def _start_is_free(scene: Scene, objects: np.ndarray) -> bool:
+def _start_is_free(pose: GripperPose, objects: np.ndarray) -> bool:
     """Whether the gripper starts above everything, or in a gap."""
-    pose = scene.gripper
     away = np.linalg.norm(objects[:, :2] - (pose.x, pose.y), axis=-1)
     return pose.z >= _CLEAR_START or bool((away > FINGER_TRAVEL + 0.04).all())
 
 
 def _push_is_free(scene: Scene, objects: np.ndarray, task: Task) -> bool:
     """Whether a push has the right start, room behind the target for the closed fingers, and a free way to its end."""
-    forward = np.array(DIRECTIONS[task.reference])
+    forward = np.array(DIRECTIONS[direction_of(task.reference)])
     along = objects[:, :2] @ forward
     across = objects[:, :2] @ np.abs(forward[::-1])
     t, radius = task.target, scene.objects[task.target].radius

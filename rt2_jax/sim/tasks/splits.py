@@ -9,6 +9,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from rt2_jax.sim.language.references import REASONING_CATEGORIES, Reference, ref
 from rt2_jax.sim.tasks import skills
 from rt2_jax.sim.world import catalog
 from rt2_jax.sim.world.sampling import ALL_DECALS, ALL_PAIRS, ROBOT_DECALS, ROBOT_PAIRS, draw_decals, robot_scene
-from rt2_jax.sim.world.scene import Environment, Scene, Task
+from rt2_jax.sim.world.scene import Environment, Scene, Task, index_of
 
 # How far the gripper's grasp point starts from the target at least, metres on the table: nothing is done by itself.
 MIN_START_DISTANCE = 0.05
@@ -50,15 +51,15 @@ REASONING: tuple[str, ...] = (*REASONING_CATEGORIES, "multilingual")
 class Split:
     """How a split's scenes are drawn and what is asked in them.
 
-    index: of its stream of random numbers; never reuse one. group: "train", "seen", "unseen" or "emergent", as RT-2
-    reports them. pairs: the objects of its scenes; targets: those that a task may handle, of which one is always there.
+    index: of its stream of random numbers; never reuse one. group: as RT-2 reports them.
+    pairs: the objects of its scenes; targets: those that a task may handle, of which one is always there.
     decals: those of its scenes. surroundings: draws the environment; None is the robot's own. reasoning: whether
     instructions name things by what they are like, or in another language.
     """
 
     index: int
     name: str
-    group: str
+    group: Literal["train", "seen", "unseen", "emergent"]
     description: str
     skills: tuple[str, ...] = catalog.SKILLS
     pairs: tuple[Pair, ...] = ROBOT_PAIRS
@@ -179,10 +180,11 @@ def robot_task(seed: int, skill: str | None = None) -> tuple[Scene, Task]:
 def is_feasible(scene: Scene, task: Task) -> bool:
     """Whether the expert can do the task and has something left to do from the gripper's start."""
     target, gripper = scene.objects[task.target], scene.gripper
+    assert gripper is not None, "the scene has no gripper"
     if math.hypot(gripper.x - target.x, gripper.y - target.y) < MIN_START_DISTANCE:
         return False
     if task.skill == "place":
-        decal = scene.decals[task.reference]
+        decal = scene.decals[index_of(task.reference)]
         if math.hypot(decal.x - target.x, decal.y - target.y) < MIN_PLACE_DISTANCE:
             return False
     return skills.feasible(scene, task)
@@ -223,7 +225,7 @@ def _category(rng: np.random.Generator, skill: str) -> str:
 
 
 def _draw_scene(rng: np.random.Generator, split: Split, skill: str, category: str | None) -> Scene:
-    kinds = {"arithmetic": DIGITS, "colour": ZONES}.get(category, split.decals)
+    kinds = {"arithmetic": DIGITS, "colour": ZONES}.get(category or "", split.decals)
     fewest = 2 if skill == "place" else 0
     decals = draw_decals(rng, int(rng.integers(fewest, 4)), kinds)
     environment = None if split.surroundings is None else split.surroundings(rng)

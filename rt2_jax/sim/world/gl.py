@@ -4,6 +4,9 @@ Importing this module sets `MUJOCO_GL` when the user has not: EGL where its libr
 module of the simulator that needs MuJoCo imports this one first.
 """
 
+# MuJoCo's module fills itself from a C extension that has no types.
+# pyright: reportAttributeAccessIssue=false
+
 import ctypes
 import ctypes.util
 import os

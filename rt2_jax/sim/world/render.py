@@ -4,6 +4,9 @@ Models of the tabletop world differ in their bodies but share meshes, materials 
 one `MjrContext` serves them all, and a new scene costs one texture upload instead of a new context.
 """
 
+# MuJoCo's module fills itself from a C extension that has no types.
+# pyright: reportAttributeAccessIssue=false
+
 import atexit
 import dataclasses
 import functools

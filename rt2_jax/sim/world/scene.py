@@ -108,3 +108,17 @@ class Task:
     reference: int | str | None
     instruction: str
     plan: str
+
+
+def index_of(reference: int | str | None) -> int:
+    """The object or decal that a task's `reference` is; TypeError for a skill that has no such reference."""
+    if reference is None or isinstance(reference, str):
+        raise TypeError(f"the reference is {reference!r}, no object and no decal")
+    return reference
+
+
+def direction_of(reference: int | str | None) -> str:
+    """The direction that a push's `reference` is; TypeError for another skill's."""
+    if not isinstance(reference, str):
+        raise TypeError(f"the reference is {reference!r}, no direction")
+    return reference

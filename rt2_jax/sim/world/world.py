@@ -4,6 +4,9 @@ The gripper's *grasp point* lies between the fingertips; a pose is that point's 
 roll, pitch, yaw (radians). At yaw 0 the fingers open along x, so the camera sees the gap.
 """
 
+# MuJoCo's module fills itself from a C extension that has no types.
+# pyright: reportAttributeAccessIssue=false
+
 import numpy as np
 
 from rt2_jax.sim.world.render import Blob, Canvas, make_camera  # isort: skip  (sets MUJOCO_GL before mujoco is imported)
