@@ -3,7 +3,7 @@
 A split is written to a folder beside its place, sealed, and renamed when it is whole. Imports TensorFlow.
 """
 
-import hashlib
+import dataclasses
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -13,11 +13,11 @@ import seqio
 import tensorflow as tf
 from rich.progress import Progress
 
-from rt2_jax.actions.embodiment import Embodiment, difference
+from rt2_jax.actions.embodiment import Embodiment
 from rt2_jax.data.frames import FOLDER as FRAMES_FOLDER
 from rt2_jax.data.frames import INDEX_NAME as FRAMES_INDEX_NAME
 from rt2_jax.data.frames import KIND as FRAMES_KIND
-from rt2_jax.data.frames import FramesIndex, FramesReader, frames_folder
+from rt2_jax.data.frames import FramesReader, frames_folder
 from rt2_jax.data.mixtures import FOLDER as MIXTURES_FOLDER
 from rt2_jax.data.mixtures import record_mixture
 from rt2_jax.data.records import (
@@ -31,13 +31,14 @@ from rt2_jax.data.records import (
 )
 from rt2_jax.data.sealed import is_there
 from rt2_jax.data.writer import Example, KnownFrames, Limits, write_frames, write_split
+from rt2_jax.datasets.fingerprint import fingerprints
+from rt2_jax.datasets.kept import Wanted, difference, frames_difference
 from rt2_jax.datasets.seqio_mixtures import resolve_mixture
 from rt2_jax.datasets.seqio_vocabulary import SeqioVocabulary
 from rt2_jax.datasets.tabletop import tasks as tabletop
 from rt2_jax.datasets.task_modules import registered_by
 from rt2_jax.datasets.tasks import ActionFeature, FrameFeature, PromptFeature
-from rt2_jax.datasets.tfds_folder import INFO_NAME
-from rt2_jax.datasets.tfds_reading import check_dataset, check_source, dataset_identity, reading, task_folder
+from rt2_jax.datasets.tfds_reading import check_dataset, check_source, reading, source_identity, task_folder
 from rt2_jax.errors import UserError
 from rt2_jax.files.writing import clear_leftovers
 from rt2_jax.progress import progress_bar
@@ -104,9 +105,7 @@ def prepare(
             folder = task_folder(task)
             if folder is not None:
                 check_dataset(folder)
-            for split in splits:
-                if split in task.splits:
-                    indices.append(preparing.split(task, split))
+            indices += [preparing.split(task, split) for split in splits if split in task.splits]
         for index in indices:
             if index.dropped:
                 progress.console.print(
@@ -163,14 +162,23 @@ class _Preparing:
     def split(self, task: seqio.Task, split: str) -> PreparedIndex:
         """Prepares a task's split, or finds it prepared in the same way."""
         folder = prepared_dir(self._data_dir, task.name, split)
-        source = _source_hash(task_folder(task))
-        embodiment = _embodiment(task)
+        source = source_identity(task_folder(task))
+        wanted = Wanted(
+            vocabulary=self._vocabulary.sha256,
+            limits=self._limits,
+            source=source,
+            source_split=_source_split(task, split),
+            embodiment=_embodiment(task),
+            kind=_kind(task),
+            history=_frame_feature(task).history,
+            frames=_folders(task, split),
+            made_by=_made_by(task),
+        )
         if is_prepared(folder) and not self._overwrite:
             index = read_index(self._data_dir, task.name, split)
-            differing = _difference(index, self._vocabulary, source, self._limits, embodiment)
-            differing = differing or _other_frames(index, task)
+            differing = difference(index, wanted)
             if differing:
-                raise UserError(f"{folder} was prepared {differing}; {again(self._data_dir, task.name)}")
+                raise UserError(f"{folder} was prepared {differing}; {self._again(task)}")
             clear_leftovers(folder, KIND)
             for ref in index.frames:
                 clear_leftovers(self._data_dir / "prepared" / ref.folder, FRAMES_KIND)
@@ -183,14 +191,22 @@ class _Preparing:
             split,
             self._examples(task, split),
             cameras,
-            vocabulary=self._vocabulary.sha256,
-            history=_frame_feature(task).history,
-            limits=self._limits,
-            source=source,
-            embodiment=embodiment,
-            kind=_kind(task),
+            vocabulary=wanted.vocabulary,
+            history=wanted.history,
+            limits=wanted.limits,
+            source=wanted.source,
+            source_split=wanted.source_split,
+            made_by=fingerprints(wanted.made_by),
+            embodiment=wanted.embodiment,
+            kind=wanted.kind,
             overwrite=self._overwrite,
         )
+
+    def _again(self, task: seqio.Task) -> str:
+        """The command that prepares it as it was asked for now."""
+        given = {field.name: getattr(self._limits, field.name) for field in dataclasses.fields(self._limits)}
+        told = {f"--{name.replace('_', '-')}": str(value) for name, value in given.items() if value is not None}
+        return again(self._data_dir, task.name, options=[word for pair in told.items() for word in pair])
 
     def _examples(self, task: seqio.Task, split: str) -> Iterator[Example]:
         bar, total = self._progress.add_task(f"{task.name}/{split}", total=None), 0
@@ -213,14 +229,14 @@ class _Preparing:
             path = self._data_dir / "prepared" / folder
             if folder in self._known:
                 continue
-            if not is_there(path, FRAMES_INDEX_NAME) or (self._overwrite and folder not in self._written):
+            if (self._overwrite and folder not in self._written) or not is_there(path, FRAMES_INDEX_NAME):
                 wanted.append(camera)
                 continue
             clear_leftovers(path, FRAMES_KIND)
             known = KnownFrames.open(self._data_dir, dataset, tfds_split, camera, fix)
-            differing = _frames_difference(known.index, source, self._limits)
+            differing = frames_difference(known.index, source, self._limits.image_size)
             if differing:
-                raise UserError(f"{path} was prepared {differing}; {fix}")
+                raise UserError(f"{path} was prepared {differing}; {self._again(task)}")
             self._known[folder] = known
         if wanted:
             written = write_frames(
@@ -273,6 +289,24 @@ def _folders(task: seqio.Task, split: str) -> dict[str, str]:
     return {camera: frames_folder(*whose, camera) for camera in _frame_feature(task).cameras}
 
 
+def _source_split(task: seqio.Task, split: str) -> str:
+    """The dataset's split or slice that a task's split is."""
+    if isinstance(task.source, seqio.TfdsDataSource):
+        return str(task.source.tfds_dataset._map_split(split))
+    return split
+
+
+def _made_by(task: seqio.Task) -> Mapping[str, Any]:
+    """The functions and settings that a task's examples are made by."""
+    inputs = task.output_features["inputs"]
+    if isinstance(inputs, PromptFeature) and inputs.made_by:
+        return inputs.made_by
+    functions = {f"preprocessors[{number}]": function for number, function in enumerate(task.preprocessors)}
+    if isinstance(task.source, seqio.FunctionDataSource):
+        functions["source"] = task.source._dataset_fn
+    return functions
+
+
 def _kind(task: seqio.Task) -> str:
     inputs = task.output_features["inputs"]
     return inputs.kind if isinstance(inputs, PromptFeature) else "text"
@@ -281,49 +315,6 @@ def _kind(task: seqio.Task) -> str:
 def _embodiment(task: seqio.Task) -> Embodiment | None:
     targets = task.output_features["targets"]
     return targets.embodiment if isinstance(targets, ActionFeature) else None
-
-
-def _difference(
-    index: PreparedIndex,
-    vocabulary: Vocabulary,
-    source: str,
-    limits: Limits,
-    embodiment: Embodiment | None,
-) -> str | None:
-    """How a prepared split is not what would be prepared now; None when it is."""
-    wanted = {"vocabulary": vocabulary.sha256, "source": source}
-    if limits.image_size:
-        wanted["image_size"] = limits.image_size
-    for field, value in wanted.items():
-        found = getattr(index, field)
-        if found != value:
-            return f"from another {field.replace('_', ' ')} ({str(found)[:12]}, now {str(value)[:12]})"
-    differing = difference(index.embodiment, embodiment, told=True)
-    return differing and f"when {differing[0]} was {differing[1]}, now {differing[2]}"
-
-
-def _other_frames(index: PreparedIndex, task: seqio.Task) -> str | None:
-    """How a prepared split shows other frames than the task does now, or is of another kind; None when it is as now."""
-    found = {ref.camera: ref.folder for ref in index.frames}
-    wanted = _folders(task, index.split)
-    pairs = {
-        "kind": (index.kind, _kind(task)),
-        "history": (index.history, _frame_feature(task).history),
-        "cameras": (list(found), list(wanted)),
-        "frames": (found, wanted),
-    }
-    for what, (old, new) in pairs.items():
-        if old != new:
-            return f"with {what} {old}, now {new}"
-    return None
-
-
-def _frames_difference(index: FramesIndex, source: str, limits: Limits) -> str | None:
-    """How frames are not what would be written now; None when they are."""
-    for what, found, wanted in (("source", index.source, source), ("image size", index.image_size, limits.image_size)):
-        if wanted is not None and found != wanted:
-            return f"from another {what} ({str(found)[:12]}, now {str(wanted)[:12]})"
-    return None
 
 
 def _all_frames(task: seqio.Task, split: str) -> Iterator[Mapping[str, Sequence[bytes]]]:
@@ -370,12 +361,3 @@ def _images(chunk: tf.Tensor | tf.RaggedTensor) -> Sequence[Sequence[bytes]]:
 
 def _rows(ragged: tf.RaggedTensor) -> list[np.ndarray]:
     return np.split(ragged.values.numpy(), ragged.row_splits.numpy()[1:-1])
-
-
-def _source_hash(folder: pathlib.Path | None) -> str:
-    """What the dataset was when it was prepared, so that prepared data does not outlive a rebuilt one."""
-    if folder is None:
-        return ""
-    identity = dataset_identity(folder)
-    info = folder / INFO_NAME
-    return identity or (hashlib.sha256(info.read_bytes()).hexdigest() if info.is_file() else "")

@@ -67,9 +67,11 @@ class PromptFeature(seqio.Feature):
 
     Attributes:
         kind: see `PreparedIndex.kind`.
+        made_by: the functions and settings that the task's examples are made by, by what they are.
     """
 
     kind: str = "text"
+    made_by: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def register_robot_task(
@@ -150,7 +152,8 @@ def register_robot_task(
     wanted += ["plan"] * (mode == "plan") + ["state"] * (embodiment.proprioception is not None)
     feature = _frame_feature(frames, cameras, history, splits)
     decoders = {"steps": tfds.decode.SkipDecoding()}
-    return _add_task(name, folder, decoders, examples, feature, mode, splits, vocabulary, embodiment)
+    made_by = {"steps": steps, "use_last_step": use_last_step}
+    return _add_task(name, folder, decoders, examples, feature, mode, made_by, splits, vocabulary, embodiment)
 
 
 def chunks(actions: np.ndarray, count: int) -> np.ndarray:
@@ -205,7 +208,8 @@ def register_image_text_task(
 
     feature = _frame_feature(frames, (CAMERA,), 1, splits)
     decoders = {"image": tfds.decode.SkipDecoding()}
-    return _add_task(name, folder, decoders, examples, feature, kind, splits, vocabulary)
+    made_by = {"annotations": annotations, "prompt": prompt, "max_per_image": max_per_image}
+    return _add_task(name, folder, decoders, examples, feature, kind, made_by, splits, vocabulary)
 
 
 def _of_camera(name: str, images: Any, camera: str) -> tf.Tensor:
@@ -256,6 +260,7 @@ def _add_task(
     examples: Callable[[Tensors], tf.data.Dataset],
     images: FrameFeature,
     kind: str,
+    made_by: Mapping[str, Any],
     splits: Mapping[str, str] | None,
     vocabulary: Vocabulary | None,
     embodiment: Embodiment | None = None,
@@ -280,7 +285,7 @@ def _add_task(
         ],
         output_features={
             "image": images,
-            "inputs": PromptFeature(words, add_eos=False, kind=kind),
+            "inputs": PromptFeature(words, add_eos=False, kind=kind, made_by=made_by),
             "targets": ActionFeature(words, add_eos=True, embodiment=embodiment),
         },
     )
