@@ -2,14 +2,13 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 from rt2_jax.actions import embodiment as embodiments
-from rt2_jax.actions.embodiment import Embodiment
 from rt2_jax.data.frames import FramesIndex
 from rt2_jax.data.records import PreparedIndex
 from rt2_jax.data.writer import Limits
 from rt2_jax.datasets.fingerprint import fingerprints, home
+from rt2_jax.datasets.task_spec import TaskSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,60 +16,58 @@ class Wanted:
     """What a split is to be prepared from and with.
 
     Attributes:
-        vocabulary, source, source_split, embodiment, kind, history: see `PreparedIndex`.
-        limits: what its examples must keep to.
+        spec: of the task.
+        split: of the task.
+        vocabulary, source: see `PreparedIndex`.
         frames: camera -> the folder of its frames, in the cameras' order.
-        made_by: the functions and settings that make its examples, by what they are.
+        limits: what its examples must keep to.
     """
 
+    spec: TaskSpec
+    split: str
     vocabulary: str
-    limits: Limits
     source: str
-    source_split: str
-    embodiment: Embodiment | None
-    kind: str
-    history: int
     frames: Mapping[str, str]
-    made_by: Mapping[str, Any]
+    limits: Limits
 
 
 def difference(index: PreparedIndex, wanted: Wanted) -> str | None:
     """How a prepared split is not what is wanted, as what follows "was prepared"; None when it is."""
+    spec, size = wanted.spec, wanted.limits.image_size
     hashes = {"vocabulary": (index.vocabulary, wanted.vocabulary), "source": (index.source, wanted.source)}
-    if wanted.limits.image_size:
-        hashes["image size"] = str(index.image_size), str(wanted.limits.image_size)
+    if size:
+        hashes["image size"] = str(index.image_size), str(size)
     for what, (found, now) in hashes.items():
         if found != now:
             return f"from another {what} ({found[:12]}, now {now[:12]})"
-    differing = embodiments.difference(index.embodiment, wanted.embodiment, told=True)
+    differing = embodiments.difference(index.embodiment, spec.embodiment, told=True)
     if differing:
         return f"when {differing[0]} was {differing[1]}, now {differing[2]}"
-    frames = {ref.camera: ref.folder for ref in index.frames}
-    # None is of a release that did not write it down.
-    source_split = wanted.source_split if index.source_split is None else index.source_split
+    frames, source_split = {ref.camera: ref.folder for ref in index.frames}, spec.source_split(wanted.split)
     pairs = {
-        "kind": (index.kind, wanted.kind),
-        "history": (index.history, wanted.history),
+        "kind": (index.kind, spec.kind),
+        "history": (index.history, spec.history),
         "cameras": (list(frames), list(wanted.frames)),
-        "the dataset's split": (source_split, wanted.source_split),
+        # An index of a release that did not write it down has None.
+        "the dataset's split": (source_split if index.source_split is None else index.source_split, source_split),
         "frames": (frames, dict(wanted.frames)),
     }
     for what, (found, now) in pairs.items():
         if found != now:
             return f"with {what} {found}, now {now}"
-    return _other_maker(index, wanted.made_by) or _other_limit(index, wanted.limits)
+    return _other_maker(index, spec) or _other_limit(index, wanted.limits)
 
 
-def _other_maker(index: PreparedIndex, made_by: Mapping[str, Any]) -> str | None:
+def _other_maker(index: PreparedIndex, spec: TaskSpec) -> str | None:
     """How other functions or settings made a prepared split's examples; None where its index does not say."""
     if index.made_by is None:
         return None
-    now = fingerprints(made_by)
+    now = fingerprints(spec.made_by)
     for what in {**now, **index.made_by}:
         if now.get(what) == index.made_by.get(what):
             continue
-        if callable(made_by.get(what)):
-            where = f"{what}, module {home(made_by[what])}"
+        if callable(spec.made_by.get(what)):
+            where = f"{what}, module {home(spec.made_by[what])}"
             return f"otherwise: the function that makes its examples ({where}) has changed since"
         return f"with {what} {index.made_by.get(what)}, now {now.get(what)}"
     return None
@@ -86,7 +83,7 @@ def _other_limit(index: PreparedIndex, limits: Limits) -> str | None:
     for what in ("prompt", "target"):
         then, now = getattr(index, f"{what}_len"), getattr(limits, f"{what}_len")
         longer = now is not None and getattr(index, f"longest_{what}") > now
-        more = index.dropped > 0 and not unknown and then is not None and (now is None or now > then)
+        more = index.dropped > 0 and then is not None and (now is None or now > then)
         if longer or more:
             was, asked = ("without a limit" if limit is None else str(limit) for limit in (then, now))
             return f"with {what}_len {'unknown' if unknown else was}, now {asked}"

@@ -13,11 +13,10 @@ import seqio
 import tensorflow as tf
 from rich.progress import Progress
 
-from rt2_jax.actions.embodiment import Embodiment
 from rt2_jax.data.frames import FOLDER as FRAMES_FOLDER
 from rt2_jax.data.frames import INDEX_NAME as FRAMES_INDEX_NAME
 from rt2_jax.data.frames import KIND as FRAMES_KIND
-from rt2_jax.data.frames import FramesReader, frames_folder
+from rt2_jax.data.frames import FramesReader
 from rt2_jax.data.mixtures import FOLDER as MIXTURES_FOLDER
 from rt2_jax.data.mixtures import record_mixture
 from rt2_jax.data.records import (
@@ -37,7 +36,7 @@ from rt2_jax.datasets.seqio_mixtures import resolve_mixture
 from rt2_jax.datasets.seqio_vocabulary import SeqioVocabulary
 from rt2_jax.datasets.tabletop import tasks as tabletop
 from rt2_jax.datasets.task_modules import registered_by
-from rt2_jax.datasets.tasks import ActionFeature, FrameFeature, PromptFeature
+from rt2_jax.datasets.task_spec import TaskSpec, frames_folders, frames_of, spec_of
 from rt2_jax.datasets.tfds_reading import check_dataset, check_source, reading, source_identity, task_folder
 from rt2_jax.errors import UserError
 from rt2_jax.files.writing import clear_leftovers
@@ -162,17 +161,14 @@ class _Preparing:
     def split(self, task: seqio.Task, split: str) -> PreparedIndex:
         """Prepares a task's split, or finds it prepared in the same way."""
         folder = prepared_dir(self._data_dir, task.name, split)
-        source = source_identity(task_folder(task))
+        spec = spec_of(task)
         wanted = Wanted(
+            spec=spec,
+            split=split,
             vocabulary=self._vocabulary.sha256,
+            source=source_identity(spec.folder),
+            frames=frames_folders(task, spec, split),
             limits=self._limits,
-            source=source,
-            source_split=_source_split(task, split),
-            embodiment=_embodiment(task),
-            kind=_kind(task),
-            history=_frame_feature(task).history,
-            frames=_folders(task, split),
-            made_by=_made_by(task),
         )
         if is_prepared(folder) and not self._overwrite:
             index = read_index(self._data_dir, task.name, split)
@@ -184,7 +180,7 @@ class _Preparing:
                 clear_leftovers(self._data_dir / "prepared" / ref.folder, FRAMES_KIND)
                 FramesReader(self._data_dir / "prepared", ref, task.name, again(self._data_dir, task.name))
             return index
-        cameras = self._frames(task, split, source)
+        cameras = self._frames(task, wanted)
         return write_split(
             self._data_dir,
             task.name,
@@ -192,13 +188,13 @@ class _Preparing:
             self._examples(task, split),
             cameras,
             vocabulary=wanted.vocabulary,
-            history=wanted.history,
+            history=spec.history,
             limits=wanted.limits,
             source=wanted.source,
-            source_split=wanted.source_split,
-            made_by=fingerprints(wanted.made_by),
-            embodiment=wanted.embodiment,
-            kind=wanted.kind,
+            source_split=spec.source_split(split),
+            made_by=fingerprints(spec.made_by),
+            embodiment=spec.embodiment,
+            kind=spec.kind,
             overwrite=self._overwrite,
         )
 
@@ -217,15 +213,14 @@ class _Preparing:
             self._progress.advance(bar, len(chunk[0]))
         self._progress.update(bar, total=total, completed=total)
 
-    def _frames(self, task: seqio.Task, split: str, source: str) -> list[KnownFrames]:
+    def _frames(self, task: seqio.Task, asked: Wanted) -> list[KnownFrames]:
         """The frames of a task's cameras, in order; written where they are not there yet."""
-        dataset, tfds_split = _frames_of(task), _tfds_split(task, split)
+        dataset, source_split = frames_of(task, asked.spec, asked.split)
         fix = again(self._data_dir, task.name)
         if any(known.index.dataset != dataset for known in self._known.values()):
             self._known = {}
-        folders = _folders(task, split)
         wanted = []
-        for camera, folder in folders.items():
+        for camera, folder in asked.frames.items():
             path = self._data_dir / "prepared" / folder
             if folder in self._known:
                 continue
@@ -233,8 +228,8 @@ class _Preparing:
                 wanted.append(camera)
                 continue
             clear_leftovers(path, FRAMES_KIND)
-            known = KnownFrames.open(self._data_dir, dataset, tfds_split, camera, fix)
-            differing = frames_difference(known.index, source, self._limits.image_size)
+            known = KnownFrames.open(self._data_dir, dataset, source_split, camera, fix)
+            differing = frames_difference(known.index, asked.source, asked.limits.image_size)
             if differing:
                 raise UserError(f"{path} was prepared {differing}; {self._again(task)}")
             self._known[folder] = known
@@ -242,17 +237,17 @@ class _Preparing:
             written = write_frames(
                 self._data_dir,
                 dataset,
-                tfds_split,
+                source_split,
                 wanted,
-                self._told(_all_frames(task, split), f"frames of {dataset}/{tfds_split}"),
+                self._told(_all_frames(task, asked.spec, asked.split), f"frames of {dataset}/{source_split}"),
                 task=task.name,
-                image_size=self._limits.image_size,
-                source=source,
+                image_size=asked.limits.image_size,
+                source=asked.source,
                 overwrite=self._overwrite,
             )
             self._known.update({known.ref.folder: known for known in written})
             self._written.update(known.ref.folder for known in written)
-        return [self._known[folder] for folder in folders.values()]
+        return [self._known[folder] for folder in asked.frames.values()]
 
     def _told(self, frames: Iterator[Mapping[str, Sequence[bytes]]], what: str) -> Iterator[Mapping[str, Any]]:
         bar, total = self._progress.add_task(what, total=None), 0
@@ -264,73 +259,19 @@ class _Preparing:
         self._progress.update(bar, total=total, completed=total)
 
 
-def _frame_feature(task: seqio.Task) -> FrameFeature:
-    """The task's own, or what stands for it where the task is written by hand: all its images are of one camera."""
-    feature = task.output_features.get("image")
-    if feature is None:
-        raise UserError(f"task {task.name}: it has no feature 'image'; give its examples an encoded image")
-    return feature if isinstance(feature, FrameFeature) else FrameFeature(feature.vocabulary)
-
-
-def _frames_of(task: seqio.Task) -> str:
-    """Whose frames a task points at: a dataset's, which others may point at too, or its own where it gives no more."""
-    if _frame_feature(task).frames is None:
-        return task.name
-    return task.source.tfds_dataset.builder.info.full_name
-
-
-def _tfds_split(task: seqio.Task, split: str) -> str:
-    return _frame_feature(task).splits.get(split, split)
-
-
-def _folders(task: seqio.Task, split: str) -> dict[str, str]:
-    """The folder of each camera's frames, below ``prepared``, in the cameras' order."""
-    whose = _frames_of(task), _tfds_split(task, split)
-    return {camera: frames_folder(*whose, camera) for camera in _frame_feature(task).cameras}
-
-
-def _source_split(task: seqio.Task, split: str) -> str:
-    """The dataset's split or slice that a task's split is."""
-    if isinstance(task.source, seqio.TfdsDataSource):
-        return str(task.source.tfds_dataset._map_split(split))
-    return split
-
-
-def _made_by(task: seqio.Task) -> Mapping[str, Any]:
-    """The functions and settings that a task's examples are made by."""
-    inputs = task.output_features["inputs"]
-    if isinstance(inputs, PromptFeature) and inputs.made_by:
-        return inputs.made_by
-    functions = {f"preprocessors[{number}]": function for number, function in enumerate(task.preprocessors)}
-    if isinstance(task.source, seqio.FunctionDataSource):
-        functions["source"] = task.source._dataset_fn
-    return functions
-
-
-def _kind(task: seqio.Task) -> str:
-    inputs = task.output_features["inputs"]
-    return inputs.kind if isinstance(inputs, PromptFeature) else "text"
-
-
-def _embodiment(task: seqio.Task) -> Embodiment | None:
-    targets = task.output_features["targets"]
-    return targets.embodiment if isinstance(targets, ActionFeature) else None
-
-
-def _all_frames(task: seqio.Task, split: str) -> Iterator[Mapping[str, Sequence[bytes]]]:
+def _all_frames(task: seqio.Task, spec: TaskSpec, split: str) -> Iterator[Mapping[str, Sequence[bytes]]]:
     """Every frame by camera, in the source's order: of the whole dataset, or those that the task itself gives."""
-    feature = _frame_feature(task)
     check_source(task, split)
-    if feature.frames is None:
-        count = len(feature.cameras)
+    if spec.frames is None:
+        count = len(spec.cameras)
         for images, *_ in _chunks(task, split):
             yield {
                 camera: [data for row in images for data in row[place::count]]
-                for place, camera in enumerate(feature.cameras)
+                for place, camera in enumerate(spec.cameras)
             }
         return
-    dataset = task.source.get_dataset(split, shuffle=False).map(feature.frames, num_parallel_calls=2)
-    with reading(task_folder(task), f"{task.name}/{split}"):
+    dataset = task.source.get_dataset(split, shuffle=False).map(spec.frames, num_parallel_calls=2)
+    with reading(spec.folder, f"{task.name}/{split}"):
         for found in dataset.prefetch(2):
             yield {camera: images.numpy() for camera, images in found.items()}
 

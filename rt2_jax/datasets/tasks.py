@@ -4,7 +4,6 @@
 dataset of your own.
 """
 
-import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ import tensorflow_datasets as tfds
 
 from rt2_jax.actions import Embodiment
 from rt2_jax.datasets.seqio_vocabulary import SeqioVocabulary
+from rt2_jax.datasets.task_spec import CAMERA, TaskFeature, TaskSpec, Tensors
 from rt2_jax.datasets.tfds_folder import INFO_NAME
 from rt2_jax.datasets.tfds_reading import check_dataset, holds_dataset
 from rt2_jax.errors import UserError
@@ -24,54 +24,6 @@ from rt2_jax.tokens import Vocabulary, action_text
 
 # What the target of a robot task is: the action alone, or a plan in words and then the action.
 MODES = ("action", "plan")
-# The camera of datasets that have one.
-CAMERA = "image"
-Tensors = Mapping[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class ActionFeature(seqio.Feature):
-    """The feature ``targets`` of a task whose targets hold actions: it carries what their integers mean.
-
-    Preparing writes it into the split's index, and a run takes it from there, so that what was binned with one card
-    cannot be decoded with another. Tasks written by hand have one too, or none of their integers is an action.
-
-    Attributes:
-        embodiment: whose actions they are.
-    """
-
-    embodiment: Embodiment | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class FrameFeature(seqio.Feature):
-    """The feature ``image`` of a task on a TFDS dataset: what preparing needs to store the dataset's frames once.
-
-    Attributes:
-        frames: a TensorFlow function from an example of the source to camera -> string[T], all of its encoded frames.
-        cameras: the names of the cameras that an example shows, in order.
-        history: frames of each camera in an example; an example's images are oldest first, and of each moment the
-            cameras in order; where the episode is younger an image is "".
-        splits: task split -> TFDS split or slice; a split that is not in it is TFDS's own.
-    """
-
-    frames: Callable[[Tensors], Tensors] | None = None
-    cameras: tuple[str, ...] = (CAMERA,)
-    history: int = 1
-    splits: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True)
-class PromptFeature(seqio.Feature):
-    """The feature ``inputs`` of a task whose prompts ask for one kind of answer, which its name tells those who score.
-
-    Attributes:
-        kind: see `PreparedIndex.kind`.
-        made_by: the functions and settings that the task's examples are made by, by what they are.
-    """
-
-    kind: str = "text"
-    made_by: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def register_robot_task(
@@ -150,10 +102,18 @@ def register_robot_task(
 
     wanted = ["image", "action", "instruction"]
     wanted += ["plan"] * (mode == "plan") + ["state"] * (embodiment.proprioception is not None)
-    feature = _frame_feature(frames, cameras, history, splits)
-    decoders = {"steps": tfds.decode.SkipDecoding()}
-    made_by = {"steps": steps, "use_last_step": use_last_step}
-    return _add_task(name, folder, decoders, examples, feature, mode, made_by, splits, vocabulary, embodiment)
+    spec = TaskSpec(
+        name,
+        pathlib.Path(folder),
+        kind=mode,
+        embodiment=embodiment,
+        cameras=cameras,
+        history=history,
+        splits=dict(splits or {}),
+        frames=tf.autograph.experimental.do_not_convert(frames),
+        made_by={"steps": steps, "use_last_step": use_last_step},
+    )
+    return _add_task(spec, examples, "steps", vocabulary)
 
 
 def chunks(actions: np.ndarray, count: int) -> np.ndarray:
@@ -206,10 +166,15 @@ def register_image_text_task(
     def frames(example: Tensors) -> Tensors:
         return {CAMERA: _fields(name, annotations, example)["image"][None]}
 
-    feature = _frame_feature(frames, (CAMERA,), 1, splits)
-    decoders = {"image": tfds.decode.SkipDecoding()}
-    made_by = {"annotations": annotations, "prompt": prompt, "max_per_image": max_per_image}
-    return _add_task(name, folder, decoders, examples, feature, kind, made_by, splits, vocabulary)
+    spec = TaskSpec(
+        name,
+        pathlib.Path(folder),
+        kind=kind,
+        splits=dict(splits or {}),
+        frames=tf.autograph.experimental.do_not_convert(frames),
+        made_by={"annotations": annotations, "prompt": prompt, "max_per_image": max_per_image},
+    )
+    return _add_task(spec, examples, "image", vocabulary)
 
 
 def _of_camera(name: str, images: Any, camera: str) -> tf.Tensor:
@@ -237,36 +202,12 @@ def _with_history(cameras: Sequence[tf.Tensor], history: int) -> tf.Tensor:
     )
 
 
-def _frame_feature(
-    frames: Callable[[Tensors], Tensors], cameras: tuple[str, ...], history: int, splits: Mapping[str, str] | None
-) -> FrameFeature:
-    return FrameFeature(
-        seqio.PassThroughVocabulary(0),
-        add_eos=False,
-        rank=0 if len(cameras) == history == 1 else 1,
-        dtype=tf.string,
-        # Nothing in it branches on tensors, as in the examples' function.
-        frames=tf.autograph.experimental.do_not_convert(frames),
-        cameras=cameras,
-        history=history,
-        splits=dict(splits or {}),
-    )
-
-
 def _add_task(
-    name: str,
-    folder: str | pathlib.Path,
-    decoders: Mapping[str, tfds.decode.SkipDecoding],
-    examples: Callable[[Tensors], tf.data.Dataset],
-    images: FrameFeature,
-    kind: str,
-    made_by: Mapping[str, Any],
-    splits: Mapping[str, str] | None,
-    vocabulary: Vocabulary | None,
-    embodiment: Embodiment | None = None,
+    spec: TaskSpec, examples: Callable[[Tensors], tf.data.Dataset], encoded: str, vocabulary: Vocabulary | None
 ) -> seqio.Task:
-    folder = pathlib.Path(folder)
-    if not holds_dataset(folder):
+    """Registers the task whose examples the function makes of one of the source's; `encoded` holds its images."""
+    name, folder = spec.name, spec.folder
+    if folder is None or not holds_dataset(folder):
         raise UserError(f"task {name}: no dataset in {folder} ({INFO_NAME} is missing); name a whole TFDS folder")
     check_dataset(folder)
     # seqio keeps builders by folder for ever: forget one whose files have been replaced since.
@@ -274,19 +215,25 @@ def _add_task(
     words = SeqioVocabulary(vocabulary or Vocabulary.load())
     # Nothing here branches on tensors; AutoGraph would spend seconds on finding that out.
     examples = tf.autograph.experimental.do_not_convert(examples)
+    image = seqio.PassThroughVocabulary(0)
     seqio.TaskRegistry.remove(name)
     return seqio.TaskRegistry.add(
         name,
-        source=seqio.TfdsDataSource(tfds_data_dir=str(folder), splits=splits, decoders=dict(decoders), read_only=True),
+        source=seqio.TfdsDataSource(
+            tfds_data_dir=str(folder),
+            splits=spec.splits or None,
+            decoders={encoded: tfds.decode.SkipDecoding()},
+            read_only=True,
+        ),
         preprocessors=[
             lambda dataset: dataset.flat_map(examples),
             seqio.preprocessors.tokenize,
             seqio.preprocessors.append_eos,
         ],
         output_features={
-            "image": images,
-            "inputs": PromptFeature(words, add_eos=False, kind=kind, made_by=made_by),
-            "targets": ActionFeature(words, add_eos=True, embodiment=embodiment),
+            "image": seqio.Feature(image, add_eos=False, rank=0 if spec.num_images == 1 else 1, dtype=tf.string),
+            "inputs": TaskFeature(words, add_eos=False, spec=spec),
+            "targets": seqio.Feature(words, add_eos=True),
         },
     )
 
