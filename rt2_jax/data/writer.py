@@ -319,6 +319,6 @@ class SplitWriter:
         if number is None:
             raise UserError(
                 f"{self._task}: an image of camera {known.ref.camera} is not among prepared/{known.ref.folder}, which "
-                "another task's function gave; name this one's camera otherwise (cameras=...)"
+                "another task's function gave; name this one's camera otherwise"
             )
         return number

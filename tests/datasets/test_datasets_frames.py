@@ -128,6 +128,25 @@ def test_a_task_with_fewer_cameras_shares_the_frames(data):
     assert len(list((data / "prepared/frames").rglob("index.json"))) == 2
 
 
+def test_an_image_text_task_shares_the_frames_of_the_camera_that_it_names(data):
+    def last(episode):
+        images = episode["steps"]["observation"]["wrist"]
+        return {"image": images, "frame": tf.size(images)[None] - 1, "target": episode["text"][None]}
+
+    register(data)
+    folder = data / "two_cameras/1.0.0"
+    register_image_text_task("said", folder, last, lambda row: "what?", camera="wrist")
+    first, second = once(data, "mine", "said", image_size=16)
+    assert second.frames == first.frames[:1] and second.frames[0].camera == "wrist"
+    assert len(list((data / "prepared/frames").rglob("index.json"))) == 2
+    shown = [frames.mean() for _, frames in PreparedSplit(data, "said", "train").read(range(2))]
+    assert np.abs(np.subtract(shown, [level("wrist", 0, 2), level("wrist", 1, 0)])).max() <= 1
+    # Those of the wrist under the name of the front: noticed, as with the tasks of robots.
+    register_image_text_task("wrong", folder, last, lambda row: "what?", camera="front")
+    with pytest.raises(UserError, match="wrong: an image of camera front is not among .*name this one's camera"):
+        once(data, "wrong", image_size=16)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
