@@ -208,7 +208,7 @@ class _Preparing:
         bar, total = self._progress.add_task(f"{task.name}/{split}", total=None), 0
         for chunk in _chunks(task, split):
             for images, prompt, target, instruction in zip(*chunk, strict=True):
-                yield images, prompt, target, instruction.decode("utf-8")
+                yield list(images), prompt, target, instruction.decode("utf-8")
             total += len(chunk[0])
             self._progress.advance(bar, len(chunk[0]))
         self._progress.update(bar, total=total, completed=total)
@@ -276,7 +276,8 @@ def _all_frames(task: seqio.Task, spec: TaskSpec, split: str) -> Iterator[Mappin
             yield {camera: images.numpy() for camera, images in found.items()}
 
 
-Chunk = tuple[Sequence[Sequence[bytes]], list[np.ndarray], list[np.ndarray], Sequence[bytes]]
+Images = Sequence[np.ndarray] | np.ndarray
+Chunk = tuple[Images, list[np.ndarray], list[np.ndarray], Sequence[bytes]]
 
 
 def _chunks(task: seqio.Task, split: str) -> Iterator[Chunk]:
@@ -292,7 +293,7 @@ def _chunks(task: seqio.Task, split: str) -> Iterator[Chunk]:
             yield _images(chunk["image"]), prompts, targets, instructions
 
 
-def _images(chunk: tf.Tensor | tf.RaggedTensor) -> Sequence[Sequence[bytes]]:
+def _images(chunk: tf.Tensor | tf.RaggedTensor) -> Images:
     """The images of each example: a string scalar each, or string[N]."""
     if isinstance(chunk, tf.RaggedTensor):
         return _rows(chunk)

@@ -9,6 +9,7 @@ import hashlib
 import pathlib
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import seqio
 import tensorflow as tf
@@ -129,7 +130,8 @@ def _open(folder: pathlib.Path) -> None:
     try:
         builder = tfds.builder_from_directory(folder)
         paths = [pathlib.Path(path) for split in builder.info.splits.values() for path in split.filepaths]
-        builder.info.features.get_serialized_info()
+        features: Any = builder.info.features
+        features.get_serialized_info()
     except Exception as error:
         # Malformed JSON fails in as many ways as TFDS, protobuf and the features' own code have.
         raise UserError(f"{folder} is no dataset that TFDS opens ({first_line(error)}); {_again(folder)}") from error
