@@ -9,7 +9,7 @@ import dataclasses
 import json
 import pathlib
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgpack
@@ -62,7 +62,11 @@ class PreparedIndex:
         num_images: N, frames in each example: `history` times the cameras.
         longest_prompt, longest_target: tokens of the longest example, EOS included in targets.
         dropped: examples left out because they passed the length limits given when preparing.
+        prompt_len, target_len: those limits; None where there was none.
         source: SHA-256 of the dataset's own description, "" where the source has none.
+        source_split: the dataset's split or slice, such as "train[:95%]"; None in an index that does not say.
+        made_by: SHA-256 of each function that made the examples, by what it does, and the settings that they were made
+            with, as text; None in an index that does not say.
         frames: where its frames are, one a camera, in their order.
         history: frames of each camera in an example.
         kind: what its prompts ask for: "action", "plan", or a kind of text such as "vqa".
@@ -83,7 +87,11 @@ class PreparedIndex:
     longest_prompt: Natural
     longest_target: Natural
     dropped: Size = 0
+    prompt_len: Natural | None = None
+    target_len: Natural | None = None
     source: str = ""
+    source_split: str | None = None
+    made_by: dict[str, str] | None = None
     frames: tuple[FramesRef, ...] = ()
     history: Count = 1
     kind: str = "text"
@@ -218,10 +226,10 @@ def read_embodiments(data_dir: str | pathlib.Path, tasks: Iterable[str], split: 
     return {name: index.embodiment for name, index in first.items() if index.embodiment is not None}
 
 
-def again(data_dir: str | pathlib.Path, task: str, overwrite: bool = True) -> str:
+def again(data_dir: str | pathlib.Path, task: str, overwrite: bool = True, options: Sequence[str] = ()) -> str:
     """The fix for anything that is wrong with a prepared task, or without `overwrite` for one that is not prepared."""
     words = ["rt2", "data", "prepare", "--data", str(data_dir), "--tasks", task]
-    command = shlex.join([*words, "--overwrite"] if overwrite else words)
+    command = shlex.join([*words, *["--overwrite"] * overwrite, *options])
     return f"run `{command}`, with the --task-modules that register the task, if any"
 
 

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -137,6 +138,8 @@ def write_split(
     history: int = 1,
     limits: Limits | None = None,
     source: str = "",
+    source_split: str | None = None,
+    made_by: Mapping[str, str] | None = None,
     embodiment: Embodiment | None = None,
     kind: str = "text",
     overwrite: bool = False,
@@ -151,7 +154,7 @@ def write_split(
         vocabulary: SHA-256 of the vocabulary that the tokens come from.
         history: frames of each camera in an example.
         limits: what the examples must keep to; None is no limit.
-        source, embodiment, kind: see `PreparedIndex`.
+        source, source_split, made_by, embodiment, kind: see `PreparedIndex`.
         overwrite: replace what is there, whatever it is.
 
     Returns:
@@ -166,7 +169,8 @@ def write_split(
             writer = SplitWriter(partial, task, cameras, history, limits or Limits())
             for images, prompt, target, instruction in examples:
                 writer.add(images, prompt, target, instruction)
-            return writer.close(split, vocabulary, source, embodiment, kind)
+            told = {"source": source, "source_split": source_split, "made_by": made_by and dict(made_by)}
+            return writer.close(split, vocabulary, embodiment=embodiment, kind=kind, **told)
     except OSError as error:
         raise write_error(folder, error) from error
 
@@ -269,15 +273,12 @@ class SplitWriter:
         for what, found in (("prompt", len(prompt)), ("target", len(target)), ("history", seen)):
             self._longest[what] = max(self._longest[what], found)
 
-    def close(
-        self,
-        split: str,
-        vocabulary: str,
-        source: str = "",
-        embodiment: Embodiment | None = None,
-        kind: str = "text",
-    ) -> PreparedIndex:
+    def close(self, split: str, vocabulary: str, **told: Any) -> PreparedIndex:
         """Finishes the last file and writes the index; returns it.
+
+        Args:
+            split, vocabulary: see `PreparedIndex`.
+            told: the other fields of the index that the writer cannot know: `source`, `embodiment` and the like.
 
         Raises:
             UserError: no example has a history as long as was asked for.
@@ -301,12 +302,12 @@ class SplitWriter:
             longest_prompt=self._longest["prompt"],
             longest_target=self._longest["target"],
             dropped=self._dropped,
-            source=source,
+            prompt_len=self._limits.prompt_len,
+            target_len=self._limits.target_len,
             frames=tuple(known.ref for known in self._cameras),
             history=self._history,
-            kind=kind,
             num_bytes=self._records.num_bytes,
-            embodiment=embodiment,
+            **told,
         )
         (self._folder / INDEX_NAME).write_text(index_to_json(index), encoding="utf-8")
         return index
@@ -319,6 +320,6 @@ class SplitWriter:
         if number is None:
             raise UserError(
                 f"{self._task}: an image of camera {known.ref.camera} is not among prepared/{known.ref.folder}, which "
-                "another task's function gave; name this one's camera otherwise (cameras=...)"
+                "another task's function gave; name this one's camera otherwise"
             )
         return number

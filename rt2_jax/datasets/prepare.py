@@ -3,7 +3,7 @@
 A split is written to a folder beside its place, sealed, and renamed when it is whole. Imports TensorFlow.
 """
 
-import hashlib
+import dataclasses
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -13,11 +13,10 @@ import seqio
 import tensorflow as tf
 from rich.progress import Progress
 
-from rt2_jax.actions.embodiment import Embodiment, difference
 from rt2_jax.data.frames import FOLDER as FRAMES_FOLDER
 from rt2_jax.data.frames import INDEX_NAME as FRAMES_INDEX_NAME
 from rt2_jax.data.frames import KIND as FRAMES_KIND
-from rt2_jax.data.frames import FramesIndex, FramesReader, frames_folder
+from rt2_jax.data.frames import FramesReader
 from rt2_jax.data.mixtures import FOLDER as MIXTURES_FOLDER
 from rt2_jax.data.mixtures import record_mixture
 from rt2_jax.data.records import (
@@ -31,13 +30,14 @@ from rt2_jax.data.records import (
 )
 from rt2_jax.data.sealed import is_there
 from rt2_jax.data.writer import Example, KnownFrames, Limits, write_frames, write_split
+from rt2_jax.datasets.fingerprint import fingerprints
+from rt2_jax.datasets.kept import Wanted, difference, frames_difference
 from rt2_jax.datasets.seqio_mixtures import resolve_mixture
 from rt2_jax.datasets.seqio_vocabulary import SeqioVocabulary
 from rt2_jax.datasets.tabletop import tasks as tabletop
 from rt2_jax.datasets.task_modules import registered_by
-from rt2_jax.datasets.tasks import ActionFeature, FrameFeature, PromptFeature
-from rt2_jax.datasets.tfds_folder import INFO_NAME
-from rt2_jax.datasets.tfds_reading import check_dataset, check_source, dataset_identity, reading, task_folder
+from rt2_jax.datasets.task_spec import TaskSpec, frames_folders, frames_of, spec_of
+from rt2_jax.datasets.tfds_reading import check_dataset, check_source, reading, source_identity, task_folder
 from rt2_jax.errors import UserError
 from rt2_jax.files.writing import clear_leftovers
 from rt2_jax.progress import progress_bar
@@ -104,9 +104,7 @@ def prepare(
             folder = task_folder(task)
             if folder is not None:
                 check_dataset(folder)
-            for split in splits:
-                if split in task.splits:
-                    indices.append(preparing.split(task, split))
+            indices += [preparing.split(task, split) for split in splits if split in task.splits]
         for index in indices:
             if index.dropped:
                 progress.console.print(
@@ -163,80 +161,93 @@ class _Preparing:
     def split(self, task: seqio.Task, split: str) -> PreparedIndex:
         """Prepares a task's split, or finds it prepared in the same way."""
         folder = prepared_dir(self._data_dir, task.name, split)
-        source = _source_hash(task_folder(task))
-        embodiment = _embodiment(task)
+        spec = spec_of(task)
+        wanted = Wanted(
+            spec=spec,
+            split=split,
+            vocabulary=self._vocabulary.sha256,
+            source=source_identity(spec.folder),
+            frames=frames_folders(task, spec, split),
+            limits=self._limits,
+        )
         if is_prepared(folder) and not self._overwrite:
             index = read_index(self._data_dir, task.name, split)
-            differing = _difference(index, self._vocabulary, source, self._limits, embodiment)
-            differing = differing or _other_frames(index, task)
+            differing = difference(index, wanted)
             if differing:
-                raise UserError(f"{folder} was prepared {differing}; {again(self._data_dir, task.name)}")
+                raise UserError(f"{folder} was prepared {differing}; {self._again(task)}")
             clear_leftovers(folder, KIND)
             for ref in index.frames:
                 clear_leftovers(self._data_dir / "prepared" / ref.folder, FRAMES_KIND)
                 FramesReader(self._data_dir / "prepared", ref, task.name, again(self._data_dir, task.name))
             return index
-        cameras = self._frames(task, split, source)
+        cameras = self._frames(task, wanted)
         return write_split(
             self._data_dir,
             task.name,
             split,
             self._examples(task, split),
             cameras,
-            vocabulary=self._vocabulary.sha256,
-            history=_frame_feature(task).history,
-            limits=self._limits,
-            source=source,
-            embodiment=embodiment,
-            kind=_kind(task),
+            vocabulary=wanted.vocabulary,
+            history=spec.history,
+            limits=wanted.limits,
+            source=wanted.source,
+            source_split=spec.source_split(split),
+            made_by=fingerprints(spec.made_by),
+            embodiment=spec.embodiment,
+            kind=spec.kind,
             overwrite=self._overwrite,
         )
+
+    def _again(self, task: seqio.Task) -> str:
+        """The command that prepares it as it was asked for now."""
+        given = {field.name: getattr(self._limits, field.name) for field in dataclasses.fields(self._limits)}
+        told = {f"--{name.replace('_', '-')}": str(value) for name, value in given.items() if value is not None}
+        return again(self._data_dir, task.name, options=[word for pair in told.items() for word in pair])
 
     def _examples(self, task: seqio.Task, split: str) -> Iterator[Example]:
         bar, total = self._progress.add_task(f"{task.name}/{split}", total=None), 0
         for chunk in _chunks(task, split):
             for images, prompt, target, instruction in zip(*chunk, strict=True):
-                yield images, prompt, target, instruction.decode("utf-8")
+                yield list(images), prompt, target, instruction.decode("utf-8")
             total += len(chunk[0])
             self._progress.advance(bar, len(chunk[0]))
         self._progress.update(bar, total=total, completed=total)
 
-    def _frames(self, task: seqio.Task, split: str, source: str) -> list[KnownFrames]:
+    def _frames(self, task: seqio.Task, asked: Wanted) -> list[KnownFrames]:
         """The frames of a task's cameras, in order; written where they are not there yet."""
-        dataset, tfds_split = _frames_of(task), _tfds_split(task, split)
+        dataset, source_split = frames_of(task, asked.spec, asked.split)
         fix = again(self._data_dir, task.name)
         if any(known.index.dataset != dataset for known in self._known.values()):
             self._known = {}
-        folders = _folders(task, split)
         wanted = []
-        for camera, folder in folders.items():
+        for camera, folder in asked.frames.items():
             path = self._data_dir / "prepared" / folder
             if folder in self._known:
                 continue
-            if not is_there(path, FRAMES_INDEX_NAME) or (self._overwrite and folder not in self._written):
+            if (self._overwrite and folder not in self._written) or not is_there(path, FRAMES_INDEX_NAME):
                 wanted.append(camera)
                 continue
             clear_leftovers(path, FRAMES_KIND)
-            known = KnownFrames.open(self._data_dir, dataset, tfds_split, camera, fix)
-            differing = _frames_difference(known.index, source, self._limits)
+            known = KnownFrames.open(self._data_dir, dataset, source_split, camera, fix)
+            differing = frames_difference(known.index, asked.source, asked.limits.image_size)
             if differing:
-                raise UserError(f"{path} was prepared {differing}; {fix}")
+                raise UserError(f"{path} was prepared {differing}; {self._again(task)}")
             self._known[folder] = known
         if wanted:
             written = write_frames(
                 self._data_dir,
                 dataset,
-                tfds_split,
+                source_split,
                 wanted,
-                self._told(_all_frames(task, split), f"frames of {dataset}/{tfds_split}"),
+                self._told(_all_frames(task, asked.spec, asked.split), f"frames of {dataset}/{source_split}"),
                 task=task.name,
-                image_size=self._limits.image_size,
-                source=source,
+                image_size=asked.limits.image_size,
+                source=asked.source,
                 overwrite=self._overwrite,
             )
             self._known.update({known.ref.folder: known for known in written})
             self._written.update(known.ref.folder for known in written)
-        return [self._known[folder] for folder in folders.values()]
+        return [self._known[folder] for folder in asked.frames.values()]
 
     def _told(self, frames: Iterator[Mapping[str, Sequence[bytes]]], what: str) -> Iterator[Mapping[str, Any]]:
         bar, total = self._progress.add_task(what, total=None), 0
@@ -248,103 +259,25 @@ class _Preparing:
         self._progress.update(bar, total=total, completed=total)
 
 
-def _frame_feature(task: seqio.Task) -> FrameFeature:
-    """The task's own, or what stands for it where the task is written by hand: all its images are of one camera."""
-    feature = task.output_features.get("image")
-    if feature is None:
-        raise UserError(f"task {task.name}: it has no feature 'image'; give its examples an encoded image")
-    return feature if isinstance(feature, FrameFeature) else FrameFeature(feature.vocabulary)
-
-
-def _frames_of(task: seqio.Task) -> str:
-    """Whose frames a task points at: a dataset's, which others may point at too, or its own where it gives no more."""
-    if _frame_feature(task).frames is None:
-        return task.name
-    return task.source.tfds_dataset.builder.info.full_name
-
-
-def _tfds_split(task: seqio.Task, split: str) -> str:
-    return _frame_feature(task).splits.get(split, split)
-
-
-def _folders(task: seqio.Task, split: str) -> dict[str, str]:
-    """The folder of each camera's frames, below ``prepared``, in the cameras' order."""
-    whose = _frames_of(task), _tfds_split(task, split)
-    return {camera: frames_folder(*whose, camera) for camera in _frame_feature(task).cameras}
-
-
-def _kind(task: seqio.Task) -> str:
-    inputs = task.output_features["inputs"]
-    return inputs.kind if isinstance(inputs, PromptFeature) else "text"
-
-
-def _embodiment(task: seqio.Task) -> Embodiment | None:
-    targets = task.output_features["targets"]
-    return targets.embodiment if isinstance(targets, ActionFeature) else None
-
-
-def _difference(
-    index: PreparedIndex,
-    vocabulary: Vocabulary,
-    source: str,
-    limits: Limits,
-    embodiment: Embodiment | None,
-) -> str | None:
-    """How a prepared split is not what would be prepared now; None when it is."""
-    wanted = {"vocabulary": vocabulary.sha256, "source": source}
-    if limits.image_size:
-        wanted["image_size"] = limits.image_size
-    for field, value in wanted.items():
-        found = getattr(index, field)
-        if found != value:
-            return f"from another {field.replace('_', ' ')} ({str(found)[:12]}, now {str(value)[:12]})"
-    differing = difference(index.embodiment, embodiment, told=True)
-    return differing and f"when {differing[0]} was {differing[1]}, now {differing[2]}"
-
-
-def _other_frames(index: PreparedIndex, task: seqio.Task) -> str | None:
-    """How a prepared split shows other frames than the task does now, or is of another kind; None when it is as now."""
-    found = {ref.camera: ref.folder for ref in index.frames}
-    wanted = _folders(task, index.split)
-    pairs = {
-        "kind": (index.kind, _kind(task)),
-        "history": (index.history, _frame_feature(task).history),
-        "cameras": (list(found), list(wanted)),
-        "frames": (found, wanted),
-    }
-    for what, (old, new) in pairs.items():
-        if old != new:
-            return f"with {what} {old}, now {new}"
-    return None
-
-
-def _frames_difference(index: FramesIndex, source: str, limits: Limits) -> str | None:
-    """How frames are not what would be written now; None when they are."""
-    for what, found, wanted in (("source", index.source, source), ("image size", index.image_size, limits.image_size)):
-        if wanted is not None and found != wanted:
-            return f"from another {what} ({str(found)[:12]}, now {str(wanted)[:12]})"
-    return None
-
-
-def _all_frames(task: seqio.Task, split: str) -> Iterator[Mapping[str, Sequence[bytes]]]:
+def _all_frames(task: seqio.Task, spec: TaskSpec, split: str) -> Iterator[Mapping[str, Sequence[bytes]]]:
     """Every frame by camera, in the source's order: of the whole dataset, or those that the task itself gives."""
-    feature = _frame_feature(task)
     check_source(task, split)
-    if feature.frames is None:
-        count = len(feature.cameras)
+    if spec.frames is None:
+        count = len(spec.cameras)
         for images, *_ in _chunks(task, split):
             yield {
                 camera: [data for row in images for data in row[place::count]]
-                for place, camera in enumerate(feature.cameras)
+                for place, camera in enumerate(spec.cameras)
             }
         return
-    dataset = task.source.get_dataset(split, shuffle=False).map(feature.frames, num_parallel_calls=2)
-    with reading(task_folder(task), f"{task.name}/{split}"):
+    dataset = task.source.get_dataset(split, shuffle=False).map(spec.frames, num_parallel_calls=2)
+    with reading(spec.folder, f"{task.name}/{split}"):
         for found in dataset.prefetch(2):
             yield {camera: images.numpy() for camera, images in found.items()}
 
 
-Chunk = tuple[Sequence[Sequence[bytes]], list[np.ndarray], list[np.ndarray], Sequence[bytes]]
+Images = Sequence[np.ndarray] | np.ndarray
+Chunk = tuple[Images, list[np.ndarray], list[np.ndarray], Sequence[bytes]]
 
 
 def _chunks(task: seqio.Task, split: str) -> Iterator[Chunk]:
@@ -360,7 +293,7 @@ def _chunks(task: seqio.Task, split: str) -> Iterator[Chunk]:
             yield _images(chunk["image"]), prompts, targets, instructions
 
 
-def _images(chunk: tf.Tensor | tf.RaggedTensor) -> Sequence[Sequence[bytes]]:
+def _images(chunk: tf.Tensor | tf.RaggedTensor) -> Images:
     """The images of each example: a string scalar each, or string[N]."""
     if isinstance(chunk, tf.RaggedTensor):
         return _rows(chunk)
@@ -370,12 +303,3 @@ def _images(chunk: tf.Tensor | tf.RaggedTensor) -> Sequence[Sequence[bytes]]:
 
 def _rows(ragged: tf.RaggedTensor) -> list[np.ndarray]:
     return np.split(ragged.values.numpy(), ragged.row_splits.numpy()[1:-1])
-
-
-def _source_hash(folder: pathlib.Path | None) -> str:
-    """What the dataset was when it was prepared, so that prepared data does not outlive a rebuilt one."""
-    if folder is None:
-        return ""
-    identity = dataset_identity(folder)
-    info = folder / INFO_NAME
-    return identity or (hashlib.sha256(info.read_bytes()).hexdigest() if info.is_file() else "")

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterable
+from typing import Any
 
 import seqio
 import tensorflow as tf
@@ -43,10 +44,10 @@ class SeqioVocabulary(seqio.Vocabulary):
     def _decode(self, ids: Iterable[int]) -> str:
         return self.vocabulary.decode(ids)
 
-    def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
+    def _encode_tf(self, s: tf.Tensor) -> Any:
         return self._operation.tokenize(s)
 
-    def _decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
+    def _decode_tf(self, ids: tf.Tensor) -> Any:
         # The operation knows the model's pieces; ids of the padded rest of the vocabulary have no text.
         known = tf.where(ids < self.vocabulary.num_pieces, ids, self.pad_id)
         return self._operation.detokenize(known)
@@ -55,7 +56,8 @@ class SeqioVocabulary(seqio.Vocabulary):
     def _operation(self) -> tensorflow_text.SentencepieceTokenizer:
         # Outside any graph: made within one, the model would be that graph's tensor, and unknown to the next.
         with tf.init_scope():
-            return tensorflow_text.SentencepieceTokenizer(model=self.vocabulary.path.read_bytes(), out_type=tf.int32)
+            int32: Any = tf.int32
+            return tensorflow_text.SentencepieceTokenizer(model=self.vocabulary.path.read_bytes(), out_type=int32)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SeqioVocabulary) and other.vocabulary.sha256 == self.vocabulary.sha256

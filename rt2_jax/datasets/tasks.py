@@ -4,7 +4,6 @@
 dataset of your own.
 """
 
-import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ import tensorflow_datasets as tfds
 
 from rt2_jax.actions import Embodiment
 from rt2_jax.datasets.seqio_vocabulary import SeqioVocabulary
+from rt2_jax.datasets.task_spec import CAMERA, TaskFeature, TaskSpec, Tensors
 from rt2_jax.datasets.tfds_folder import INFO_NAME
 from rt2_jax.datasets.tfds_reading import check_dataset, holds_dataset
 from rt2_jax.errors import UserError
@@ -24,52 +24,6 @@ from rt2_jax.tokens import Vocabulary, action_text
 
 # What the target of a robot task is: the action alone, or a plan in words and then the action.
 MODES = ("action", "plan")
-# The camera of datasets that have one.
-CAMERA = "image"
-Tensors = Mapping[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class ActionFeature(seqio.Feature):
-    """The feature ``targets`` of a task whose targets hold actions: it carries what their integers mean.
-
-    Preparing writes it into the split's index, and a run takes it from there, so that what was binned with one card
-    cannot be decoded with another. Tasks written by hand have one too, or none of their integers is an action.
-
-    Attributes:
-        embodiment: whose actions they are.
-    """
-
-    embodiment: Embodiment | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class FrameFeature(seqio.Feature):
-    """The feature ``image`` of a task on a TFDS dataset: what preparing needs to store the dataset's frames once.
-
-    Attributes:
-        frames: a TensorFlow function from an example of the source to camera -> string[T], all of its encoded frames.
-        cameras: the names of the cameras that an example shows, in order.
-        history: frames of each camera in an example; an example's images are oldest first, and of each moment the
-            cameras in order; where the episode is younger an image is "".
-        splits: task split -> TFDS split or slice; a split that is not in it is TFDS's own.
-    """
-
-    frames: Callable[[Tensors], Tensors] | None = None
-    cameras: tuple[str, ...] = (CAMERA,)
-    history: int = 1
-    splits: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True)
-class PromptFeature(seqio.Feature):
-    """The feature ``inputs`` of a task whose prompts ask for one kind of answer, which its name tells those who score.
-
-    Attributes:
-        kind: see `PreparedIndex.kind`.
-    """
-
-    kind: str = "text"
 
 
 def register_robot_task(
@@ -129,10 +83,7 @@ def register_robot_task(
         return _strings(asked), _strings(targets)
 
     def examples(episode: Tensors) -> tf.data.Dataset:
-        rows = _fields(name, steps, episode)
-        lacks = [key for key in wanted if key not in rows]
-        if lacks:
-            raise UserError(f"task {name}: its function gives no {lacks[0]!r}, only {', '.join(sorted(rows))}; add it")
+        rows = _fields(name, steps, episode, wanted)
         rows = rows if use_last_step else tf.nest.map_structure(lambda value: value[:-1], rows)
         plans = rows["plan"] if mode == "plan" else rows["instruction"]
         states = rows["state"] if embodiment.proprioception else rows["action"]
@@ -143,14 +94,23 @@ def register_robot_task(
         return _slices(images, asked, answered, rows["instruction"])
 
     def frames(episode: Tensors) -> Tensors:
-        images = _fields(name, steps, episode)["image"]
+        images = _fields(name, steps, episode, ["image"])["image"]
         return {camera: _of_camera(name, images, camera) for camera in cameras}
 
     wanted = ["image", "action", "instruction"]
     wanted += ["plan"] * (mode == "plan") + ["state"] * (embodiment.proprioception is not None)
-    feature = _frame_feature(frames, cameras, history, splits)
-    decoders = {"steps": tfds.decode.SkipDecoding()}
-    return _add_task(name, folder, decoders, examples, feature, mode, splits, vocabulary, embodiment)
+    spec = TaskSpec(
+        name,
+        pathlib.Path(folder),
+        kind=mode,
+        embodiment=embodiment,
+        cameras=cameras,
+        history=history,
+        splits=dict(splits or {}),
+        frames=tf.autograph.experimental.do_not_convert(frames),
+        made_by={"steps": steps, "use_last_step": use_last_step},
+    )
+    return _add_task(spec, examples, vocabulary)
 
 
 def chunks(actions: np.ndarray, count: int) -> np.ndarray:
@@ -167,19 +127,24 @@ def register_image_text_task(
     *,
     kind: str = "text",
     max_per_image: int | None = None,
+    camera: str = CAMERA,
     splits: Mapping[str, str] | None = None,
     vocabulary: Vocabulary | None = None,
 ) -> seqio.Task:
-    """Registers a task on an image-text dataset: K annotations of an image become K examples. An old one is replaced.
+    """Registers a task on images and what is said of them: K annotations become K examples. An old one is replaced.
 
     Args:
         name: the task's name.
-        folder: of the TFDS dataset, the one that holds ``dataset_info.json``; its image feature is named ``image``.
+        folder: of the TFDS dataset, the one that holds ``dataset_info.json``; its image feature is named ``image``, or
+            it is an RLDS dataset.
         annotations: a TensorFlow function from one TFDS example, its image encoded, to a dict of ``image`` (a string
-            scalar, encoded), ``target`` string[K], and any further string[K] that `prompt` wants.
+            scalar, encoded), ``target`` string[K], and any further string[K] that `prompt` wants. From an episode, as
+            `register_robot_task` gives it, ``image`` is string[T], all frames of the camera, and ``frame`` int32[K]
+            says which of them each annotation is about, from 0 on.
         prompt: a Python function from one annotation's fields, as text, to the prompt; see `rt2_jax.inputs.prompts`.
         kind: what the prompts ask for, as prepared data tells it to those who score, such as "vqa".
         max_per_image: keep at most so many annotations of an image, the first ones.
+        camera: whose frames the images are: tasks on one dataset that name a camera alike share its frames.
         splits, vocabulary: as in `register_robot_task`.
 
     Raises:
@@ -187,25 +152,57 @@ def register_image_text_task(
     """
 
     def examples(example: Tensors) -> tf.data.Dataset:
-        rows = _fields(name, annotations, example)
-        image = rows.pop("image")
-        rows = {key: value[:max_per_image] for key, value in rows.items()}
+        images, places, rows = annotated(example)
         keys = sorted(rows)
 
-        def asked(*columns: np.ndarray) -> np.ndarray:
-            texts = ([field.decode("utf-8") for field in row] for row in zip(*columns, strict=True))
-            return _strings(prompt(dict(zip(keys, row, strict=True))) for row in texts)
+        def asked(
+            count: np.ndarray, places: np.ndarray, *columns: np.ndarray
+        ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            kept, questions, answers = [], [], []
+            for place, *row in zip(places.tolist(), *columns, strict=True):
+                if not 0 <= place < count:
+                    raise UserError(
+                        f"task {name}: an annotation's frame is {place} of {count} images; give 0 to {count - 1}"
+                    )
+                if max_per_image is None or kept.count(place) < max_per_image:
+                    fields = dict(zip(keys, (field.decode("utf-8") for field in row), strict=True))
+                    kept.append(place)
+                    questions.append(prompt(fields))
+                    answers.append(fields["target"])
+            return np.array(kept, np.int64), _strings(questions), _strings(answers)
 
-        questions = tf.numpy_function(asked, [rows[key] for key in keys], tf.string, stateful=False)
-        count = tf.shape(rows["target"])
-        return _slices(tf.fill(count, image), questions, rows["target"], tf.fill(count, ""))
+        columns = [tf.shape(images)[0], places, *(rows[key] for key in keys)]
+        shown, questions, answers = tf.numpy_function(asked, columns, (tf.int64, tf.string, tf.string), stateful=False)
+        shown = tf.gather(images, tf.ensure_shape(shown, [None]))
+        return _slices(shown, questions, answers, tf.fill(tf.shape(shown), ""))
 
     def frames(example: Tensors) -> Tensors:
-        return {CAMERA: _fields(name, annotations, example)["image"][None]}
+        return {camera: annotated(example)[0]}
 
-    feature = _frame_feature(frames, (CAMERA,), 1, splits)
-    decoders = {"image": tfds.decode.SkipDecoding()}
-    return _add_task(name, folder, decoders, examples, feature, kind, splits, vocabulary)
+    def annotated(example: Tensors) -> tuple[tf.Tensor, tf.Tensor, dict[str, Any]]:
+        """Images string[T], which of them each annotation is about, int[K], and the annotations' other fields."""
+        rows = _fields(name, annotations, example, ["image", "target"])
+        image, places = tf.convert_to_tensor(rows.pop("image")), rows.pop("frame", None)
+        if image.shape.rank not in (None, 0 if places is None else 1):
+            raise UserError(
+                f"task {name}: its function gives image of shape {image.shape} "
+                f"{'without' if places is None else 'and'} frame; give one image alone, or image string[T] and frame "
+                "int32[K]"
+            )
+        if places is None:
+            image, places = image[None], tf.zeros_like(rows["target"], tf.int32)
+        return image, places, rows
+
+    spec = TaskSpec(
+        name,
+        pathlib.Path(folder),
+        kind=kind,
+        cameras=(camera,),
+        splits=dict(splits or {}),
+        frames=tf.autograph.experimental.do_not_convert(frames),
+        made_by={"annotations": annotations, "prompt": prompt, "max_per_image": max_per_image},
+    )
+    return _add_task(spec, examples, vocabulary)
 
 
 def _of_camera(name: str, images: Any, camera: str) -> tf.Tensor:
@@ -233,35 +230,12 @@ def _with_history(cameras: Sequence[tf.Tensor], history: int) -> tf.Tensor:
     )
 
 
-def _frame_feature(
-    frames: Callable[[Tensors], Tensors], cameras: tuple[str, ...], history: int, splits: Mapping[str, str] | None
-) -> FrameFeature:
-    return FrameFeature(
-        seqio.PassThroughVocabulary(0),
-        add_eos=False,
-        rank=0 if len(cameras) == history == 1 else 1,
-        dtype=tf.string,
-        # Nothing in it branches on tensors, as in the examples' function.
-        frames=tf.autograph.experimental.do_not_convert(frames),
-        cameras=cameras,
-        history=history,
-        splits=dict(splits or {}),
-    )
-
-
 def _add_task(
-    name: str,
-    folder: str | pathlib.Path,
-    decoders: Mapping[str, tfds.decode.SkipDecoding],
-    examples: Callable[[Tensors], tf.data.Dataset],
-    images: FrameFeature,
-    kind: str,
-    splits: Mapping[str, str] | None,
-    vocabulary: Vocabulary | None,
-    embodiment: Embodiment | None = None,
+    spec: TaskSpec, examples: Callable[[Tensors], tf.data.Dataset], vocabulary: Vocabulary | None
 ) -> seqio.Task:
-    folder = pathlib.Path(folder)
-    if not holds_dataset(folder):
+    """Registers the task whose examples the function makes of one of the source's."""
+    name, folder = spec.name, spec.folder
+    if folder is None or not holds_dataset(folder):
         raise UserError(f"task {name}: no dataset in {folder} ({INFO_NAME} is missing); name a whole TFDS folder")
     check_dataset(folder)
     # seqio keeps builders by folder for ever: forget one whose files have been replaced since.
@@ -269,37 +243,54 @@ def _add_task(
     words = SeqioVocabulary(vocabulary or Vocabulary.load())
     # Nothing here branches on tensors; AutoGraph would spend seconds on finding that out.
     examples = tf.autograph.experimental.do_not_convert(examples)
+    image = seqio.PassThroughVocabulary(0)
+    # Images stay encoded: those of an RLDS episode are in its steps.
+    features: Any = tfds.builder_from_directory(folder).info.features
+    encoded = "steps" if "steps" in features else "image"
+    source: Any = seqio.TfdsDataSource(
+        tfds_data_dir=str(folder),
+        splits=spec.splits or None,
+        decoders={encoded: tfds.decode.SkipDecoding()},
+        read_only=True,
+    )
     seqio.TaskRegistry.remove(name)
     return seqio.TaskRegistry.add(
         name,
-        source=seqio.TfdsDataSource(tfds_data_dir=str(folder), splits=splits, decoders=dict(decoders), read_only=True),
+        source=source,
         preprocessors=[
             lambda dataset: dataset.flat_map(examples),
             seqio.preprocessors.tokenize,
             seqio.preprocessors.append_eos,
         ],
         output_features={
-            "image": images,
-            "inputs": PromptFeature(words, add_eos=False, kind=kind),
-            "targets": ActionFeature(words, add_eos=True, embodiment=embodiment),
+            "image": seqio.Feature(image, add_eos=False, rank=0 if spec.num_images == 1 else 1, dtype=tf.string),
+            "inputs": TaskFeature(words, add_eos=False, spec=spec),
+            "targets": seqio.Feature(words, add_eos=True),
         },
     )
 
 
-def _fields(name: str, function: Callable[[Tensors], Tensors], example: Tensors) -> dict[str, Any]:
+def _fields(
+    name: str, function: Callable[[Tensors], Tensors], example: Tensors, wanted: Sequence[str]
+) -> dict[str, Any]:
+    """What a task's function gives of an example, all that is wanted among it."""
     try:
-        return dict(function(example))
+        rows = dict(function(example))
     except KeyError as error:
         raise UserError(
             f"task {name}: its function asks for {error}, which is not among {', '.join(sorted(example))} or below "
             "them; compare it with the dataset's features.json"
         ) from error
+    lacks = [key for key in wanted if key not in rows]
+    if lacks:
+        raise UserError(f"task {name}: its function gives no {lacks[0]!r}, only {', '.join(sorted(rows))}; add it")
+    return rows
 
 
 def _slices(image: tf.Tensor, inputs: tf.Tensor, targets: tf.Tensor, instruction: tf.Tensor) -> tf.data.Dataset:
     texts = {"inputs": inputs, "targets": targets, "instruction": instruction}
-    columns = {key: tf.ensure_shape(value, [None]) for key, value in texts.items()}
-    return tf.data.Dataset.from_tensor_slices({"image": image, **columns})
+    columns: Any = {key: tf.ensure_shape(value, [None]) for key, value in texts.items()}
+    return tf.data.Dataset.from_tensor_slices(columns | {"image": image})
 
 
 def _strings(texts: Any) -> np.ndarray:

@@ -18,6 +18,8 @@ from typing import Any
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import dataset_info, example_serializer
+from tensorflow_datasets.core.splits import SplitDict
 
 from rt2_jax.errors import UserError
 from rt2_jax.files.manifest import MANIFEST_NAME, Manifest, make_manifest, read_manifest
@@ -233,7 +235,8 @@ def write_shard(spec: FolderSpec, shard: Shard, examples: Iterable[Any]) -> None
     Raises:
         UserError: the disk refuses.
     """
-    serializer = tfds.core.example_serializer.ExampleSerializer(spec.features.get_serialized_info())
+    stored: Any = spec.features.get_serialized_info()
+    serializer = example_serializer.ExampleSerializer(stored)
     path = spec.path(shard)
     try:
         with whole_file(path) as partial, tf.io.TFRecordWriter(str(partial)) as writer:
@@ -256,22 +259,23 @@ def finish(spec: FolderSpec, also: Sequence[str] = ()) -> None:
         UserError: the disk refuses.
     """
     splits = []
+    data_dir: Any = spec.folder
     for split in spec.split_sizes:
         shards = [shard for shard in spec.shards() if shard.split == split]
         lengths = [shard.stop - shard.start for shard in shards]
         size = sum(spec.path(shard).stat().st_size for shard in shards) - _FRAME_BYTES * sum(lengths)
         template = tfds.core.ShardedFileTemplate(
-            data_dir=spec.folder, dataset_name=spec.name, split=split, filetype_suffix="tfrecord"
+            data_dir=data_dir, dataset_name=spec.name, split=split, filetype_suffix="tfrecord"
         )
         splits.append(
             tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size, filename_template=template)
         )
-    identity = tfds.core.dataset_info.DatasetIdentity(
+    identity = dataset_info.DatasetIdentity(
         name=spec.name, version=tfds.core.Version(spec.version), data_dir=str(spec.folder), module_name=""
     )
     info = tfds.core.DatasetInfo(builder=identity, features=spec.features, description=spec.description)
     info.set_file_format("tfrecord")
-    info.set_splits(tfds.core.splits.SplitDict(splits))
+    info.set_splits(SplitDict(splits))
     try:
         with tempfile.TemporaryDirectory(dir=spec.folder, prefix=_METADATA_PREFIX) as folder:
             info.write_to_directory(folder)

@@ -5,9 +5,11 @@ manifest: TFDS opens it and counts its files, and TFRecord's checksums guard wha
 """
 
 import contextlib
+import hashlib
 import pathlib
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import seqio
 import tensorflow as tf
@@ -81,10 +83,17 @@ def check_source(task: seqio.Task, split: str) -> None:
         ) from error
 
 
-def dataset_identity(folder: pathlib.Path) -> str:
-    """The identity of a sealed dataset, "" of one that is not."""
-    manifest = _manifest(folder)
-    return manifest.identity if manifest else ""
+def source_identity(folder: pathlib.Path | None) -> str:
+    """What a dataset is, so that prepared data does not outlive a rebuilt one: its manifest's identity, or a hash.
+
+    The hash is of TFDS's own description of a dataset that nobody sealed; "" stands for what is no dataset.
+    """
+    if folder is None:
+        return ""
+    manifest, info = _manifest(folder), folder / INFO_NAME
+    if manifest:
+        return manifest.identity
+    return hashlib.sha256(info.read_bytes()).hexdigest() if info.is_file() else ""
 
 
 @contextlib.contextmanager
@@ -121,7 +130,8 @@ def _open(folder: pathlib.Path) -> None:
     try:
         builder = tfds.builder_from_directory(folder)
         paths = [pathlib.Path(path) for split in builder.info.splits.values() for path in split.filepaths]
-        builder.info.features.get_serialized_info()
+        features: Any = builder.info.features
+        features.get_serialized_info()
     except Exception as error:
         # Malformed JSON fails in as many ways as TFDS, protobuf and the features' own code have.
         raise UserError(f"{folder} is no dataset that TFDS opens ({first_line(error)}); {_again(folder)}") from error

@@ -1,4 +1,4 @@
-"""Held-out examples of prepared data: what kind they are of, and batches of them."""
+"""Held-out examples of prepared data, and batches of them."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -12,9 +12,6 @@ from rt2_jax.errors import UserError
 from rt2_jax.tokens.vocabulary import Vocabulary
 
 BATCH = 32
-ACTION, PLAN, TEXT = "action", "plan", "text"
-# Kinds of text with scores of their own, `offline.TEXT_KINDS`.
-NAMED = ("detect", "locate", "detect_from_gripper", "locate_from_gripper", "vqa", "caption", "alt_text")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,16 +21,6 @@ class Example:
     images: np.ndarray
     prompt: str
     target: str
-
-
-def scored_as(index: PreparedIndex) -> str:
-    """How a prepared task's examples are scored: as "action", "plan", one of `NAMED`, or as any other "text".
-
-    A task whose integers are actions is of the first two, whatever else it says of itself.
-    """
-    if index.embodiment is not None:
-        return PLAN if index.kind == PLAN else ACTION
-    return index.kind if index.kind in NAMED else TEXT
 
 
 def read_examples(data_dir: Path, index: PreparedIndex, vocabulary: Vocabulary, count: int) -> list[Example]:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from rt2_jax.actions.embodiment import Embodiment
-from rt2_jax.evaluate import examples as held_out
+from rt2_jax.data.records import PreparedIndex
 from rt2_jax.evaluate import text_metrics
 from rt2_jax.evaluate.action_metrics import score_dimensions
 from rt2_jax.evaluate.examples import Example, batches, padded
@@ -20,6 +20,7 @@ from rt2_jax.inputs.prompts import ACTION_MARKER, PLAN_MARKER
 from rt2_jax.tokens.action_text import parse_action_text
 from rt2_jax.tokens.vocabulary import Vocabulary
 
+ACTION, PLAN, TEXT = "action", "plan", "text"
 # A place in a plan: "pick red cube at 140 110".
 _PLACE = re.compile(r" at \d+ \d+")
 
@@ -138,9 +139,19 @@ TEXT_KINDS: dict[str, Kind] = {
     "vqa": Kind("questions", functools.partial(_score_text, text_metrics.answers)),
     "caption": Kind("captions", functools.partial(_score_text, text_metrics.descriptions)),
     "alt_text": Kind("alt text", functools.partial(_score_text, text_metrics.descriptions)),
-    held_out.PLAN: Kind("planning", _score_plans),
-    held_out.TEXT: Kind("", functools.partial(_score_text, text_metrics.answers)),
+    PLAN: Kind("planning", _score_plans),
+    TEXT: Kind("", functools.partial(_score_text, text_metrics.answers)),
 }
+
+
+def scored_as(index: PreparedIndex) -> str:
+    """How a prepared task's examples are scored: as "action", or as one of `TEXT_KINDS`, "text" where it is no other.
+
+    A task whose integers are actions is "action" or "plan", whatever else it says of itself; no other task is.
+    """
+    if index.embodiment is not None:
+        return PLAN if index.kind == PLAN else ACTION
+    return index.kind if index.kind in TEXT_KINDS and index.kind != PLAN else TEXT
 
 
 def score_web(

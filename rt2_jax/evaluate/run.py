@@ -10,7 +10,7 @@ from rt2_jax.errors import UserError
 from rt2_jax.evaluate import offline
 from rt2_jax.evaluate.closed_loop import Job, make_jobs, run_jobs
 from rt2_jax.evaluate.env import Environment, EnvSpec, cameras_seen, check_robot
-from rt2_jax.evaluate.examples import ACTION, PLAN, read_examples, scored_as
+from rt2_jax.evaluate.examples import read_examples
 from rt2_jax.evaluate.results import ActionScores, ClosedLoopResult, WebScores
 from rt2_jax.evaluate.user_env import EnvironmentSource, UserEnvironments
 from rt2_jax.policy.policy import Policy, TextModel
@@ -114,10 +114,10 @@ def held_out_tasks(data_dir: pathlib.Path, wanted: Sequence[str] | None) -> list
     for task in wanted or ():
         if task not in prepared:
             raise UserError(f"task {task!r} is not prepared in {data_dir}; choose from {', '.join(sorted(prepared))}")
-    order = [*offline.TEXT_KINDS, ACTION]
+    order = [*offline.TEXT_KINDS, offline.ACTION]
 
     def place(task: str) -> tuple[int, str]:
-        return order.index(scored_as(read_index(data_dir, task, SPLIT))), task
+        return order.index(offline.scored_as(read_index(data_dir, task, SPLIT))), task
 
     return sorted(wanted or prepared, key=place)
 
@@ -143,12 +143,12 @@ def run_offline(
         row = bar.add_task("held-out examples", total=examples * len(tasks))
         for task in tasks:
             index = read_index(data_dir, task, SPLIT)
-            kind = scored_as(index)
-            acts = kind in (ACTION, PLAN)
+            kind = offline.scored_as(index)
+            acts = kind in (offline.ACTION, offline.PLAN)
             if not acts or (actions and isinstance(model, Policy)):
                 robot = acting_for(model, index) if acts and isinstance(model, Policy) else model
                 held_out = read_examples(data_dir, index, model.vocabulary, examples)
-                if kind == ACTION and isinstance(robot, Policy):
+                if kind == offline.ACTION and isinstance(robot, Policy):
                     scores.append(offline.score_actions(robot, task, held_out))
                 else:
                     web.append(offline.score_web(robot, task, kind, held_out, max_len))

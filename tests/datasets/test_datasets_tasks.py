@@ -296,7 +296,7 @@ def _write_photos(data_dir):
 def documented(tmp_path, monkeypatch):
     """The code blocks of docs/data.md as a module on the path."""
     blocks = re.findall(r"```python\n(.*?)```", DOC.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 2 and all(len([line for line in b.splitlines() if line.strip()]) <= 20 for b in blocks)
+    assert len(blocks) == 3 and all(len([line for line in b.splitlines() if line.strip()]) <= 20 for b in blocks)
     name = f"documented_{tmp_path.name}"
     (tmp_path / f"{name}.py").write_text("\n".join(blocks))
     monkeypatch.syspath_prepend(tmp_path)
@@ -308,7 +308,13 @@ def test_the_documented_datasets_are_added_prepared_and_read(tmp_path, documente
     _write_photos(tmp_path)
     indices = prepare(tmp_path, task_modules=[documented], image_size=16, show_progress=False)
     # Two steps of each episode: the last one's action is undefined and left out. Two captions of three.
-    assert {index.task: index.num_examples for index in indices} == {"bridge_action": 4, "photos_caption": 2}
+    counts = {"bridge_done": 4, "bridge_action": 4, "photos_caption": 2}
+    assert {index.task: index.num_examples for index in indices} == counts
+    assert indices[0].frames == indices[1].frames and indices[0].kind == "vqa"
+    for number, (record, frames) in enumerate(PreparedSplit(tmp_path, "bridge_done", "train").read(range(4))):
+        assert WORDS.decode(record.prompt) == "Answer in en: is the task done?"
+        assert WORDS.decode(record.target) == ("yes" if number % 2 else "no")
+        assert np.abs(frames.astype(int) - (80 if number % 2 else 0)).max() <= 2
     records = [record for record, _ in PreparedSplit(tmp_path, "bridge_action", "train").read(range(4))]
     texts = [(WORDS.decode(record.prompt), WORDS.decode(record.target)) for record in records]
     assert texts[0][0] == "Q: what action should the robot take to put carrot on plate 0? A:"

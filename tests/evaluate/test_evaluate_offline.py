@@ -11,7 +11,8 @@ from rt2_jax.data.records import PreparedIndex, read_index
 from rt2_jax.data.writer import write_frames, write_split
 from rt2_jax.errors import UserError
 from rt2_jax.evaluate import offline
-from rt2_jax.evaluate.examples import Example, read_examples, scored_as
+from rt2_jax.evaluate.examples import Example, read_examples
+from rt2_jax.evaluate.offline import scored_as
 from rt2_jax.inputs.images import encode_jpeg
 from rt2_jax.inputs.prompts import plan_prompt, plan_target, robot_prompt
 from rt2_jax.tokens.action_text import action_text, parse_action_text

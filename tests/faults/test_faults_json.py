@@ -41,7 +41,10 @@ LEFT_OUT = (
     "-*card.bins.*",
     *(f"-*card.{name}" for name in ("robot", "gripper", "control_hz", "cameras", "history", "chunk", "proprioception")),
 )
-IN_INDEX = (*IN_CARD, "*source", "*dropped", "*longest_*", "*num_bytes", "*kind", "*camera", "-history")
+IN_INDEX = (
+    *IN_CARD, "*source", "*source_split", "*made_by*", "*prompt_len", "*target_len", "*dropped", "*longest_*",
+    "*num_bytes", "*kind", "*camera", "-history",
+)  # fmt: skip
 T5 = ("+*", "-num_decoder_layers", "*eos_token_id", "*pad_token_id", "*decoder_start_token_id", "*architectures*")
 SIGLIP = ("+*", "-layer_norm_eps", "-hidden_act", "*vision_use_head", "*architectures*")
 SAFETENSORS = ("*metadata", "folder")  # the one file beside a folder of this name is read as where there is none

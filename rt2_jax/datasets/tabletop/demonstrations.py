@@ -11,6 +11,7 @@ import functools
 import json
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.context
 import os
 import signal
 import sys
@@ -168,9 +169,12 @@ def _check_process() -> None:
 def _start_worker() -> None:
     # A pool's processes outlive a parent that is killed, waiting for work forever.
     parent = multiprocessing.parent_process()
+    if parent is None:
+        raise RuntimeError("this process is not one of a pool's")
+    sentinel = parent.sentinel
 
     def end_with_parent() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
+        multiprocessing.connection.wait([sentinel])
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()

@@ -10,14 +10,13 @@ from rt2_jax.actions import load_card
 from rt2_jax.datasets.arm import arm_action
 from rt2_jax.datasets.tabletop import features
 from rt2_jax.datasets.tabletop.mixtures import MIXTURES
-from rt2_jax.datasets.tasks import MODES, Tensors, register_image_text_task, register_robot_task
+from rt2_jax.datasets.task_spec import Tensors
+from rt2_jax.datasets.tasks import MODES, register_image_text_task, register_robot_task
 from rt2_jax.datasets.tfds_reading import check_dataset, holds_dataset
 from rt2_jax.errors import UserError
 from rt2_jax.inputs import prompts
 from rt2_jax.sim.language.lexicon import GRIPPER
 from rt2_jax.tokens import Vocabulary
-
-WEB_KINDS = ("caption", "vqa", "alt_text", "detect", "locate", "detect_from_gripper", "locate_from_gripper")
 
 
 def is_built(data_dir: str | pathlib.Path) -> bool:
@@ -54,10 +53,9 @@ def register(data_dir: str | pathlib.Path, vocabulary: Vocabulary | None = None)
             register_robot_task(name, robot, card, tabletop_steps, mode=mode, use_last_step=True, vocabulary=vocabulary)
             names.append(name)
     if holds_dataset(web):
-        for kind in WEB_KINDS:
+        for kind, prompt in _WEB_PROMPTS.items():
             name = f"{features.WEB_NAME}_{kind}"
-            annotations, prompt = _annotations_of(kind), _WEB_PROMPTS[kind]
-            register_image_text_task(name, web, annotations, prompt, kind=kind, vocabulary=vocabulary)
+            register_image_text_task(name, web, _annotations_of(kind), prompt, kind=kind, vocabulary=vocabulary)
             names.append(name)
     if not names:
         raise UserError(
@@ -100,6 +98,7 @@ def _alt_text_prompt(row: Mapping[str, str]) -> str:
     return prompts.alt_text_prompt(row["lang"], position, text)
 
 
+# All kinds of annotations, each a task.
 _WEB_PROMPTS: Mapping[str, Callable[[Mapping[str, str]], str]] = {
     "caption": lambda row: prompts.caption_prompt(row["lang"]),
     "vqa": lambda row: prompts.vqa_prompt(row["lang"], row["question"]),

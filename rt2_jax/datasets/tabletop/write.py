@@ -184,8 +184,10 @@ def _write_card(spec: FolderSpec) -> None:
     actions, instructions, episodes = [], {}, 0
     files = [str(spec.path(shard)) for shard in spec.shards() if shard.split == "train"]
     decoders = {"steps": tfds.decode.SkipDecoding()}
-    for record in tf.data.TFRecordDataset(files).as_numpy_iterator():
-        steps = spec.features.deserialize_example(record, decoders=decoders)["steps"]
+    records: Any = tf.data.TFRecordDataset(files).as_numpy_iterator()
+    for record in records:
+        episode: Any = spec.features.deserialize_example(record, decoders=decoders)
+        steps = episode["steps"]
         actions.append(arm_action(steps["action"]).numpy())
         instructions[steps["observation"]["natural_language_instruction"][0].numpy().decode()] = None
         episodes += 1
