@@ -24,6 +24,7 @@ VOCABULARY_FILE = "vocabulary.model"
 # card and its bins where the third has embodiments. All are still read.
 FIRST_FORMAT, BUNDLE_FORMAT = 1, 3
 ANEW = "copy or export it again"
+_OWN_HASH = "sha256"
 
 _Hash = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
@@ -217,26 +218,40 @@ def grammar_of(vocabulary: Vocabulary, embodiments: Mapping[str, Embodiment]) ->
     return build_grammar(vocabulary, {name: embodiment.allowed for name, embodiment in embodiments.items()})
 
 
-def write_spec(directory: pathlib.Path, spec: BundleSpec, vocabulary: Vocabulary | None) -> None:
-    """Writes bundle.json and the vocabulary, if there is one, beside it, each whole."""
+def write_spec(
+    directory: pathlib.Path, spec: BundleSpec, vocabulary: Vocabulary | None, *, sealed: bool = True
+) -> None:
+    """Writes bundle.json and the vocabulary, if there is one, beside it, each whole.
+
+    Where no manifest will hold the folder's bytes to their hashes (not `sealed`: a run's folder, which changes all the
+    time), bundle.json has a hash over itself in it, as it has the vocabulary's.
+    """
     if vocabulary is not None:
         # Read before it is written: the file may be the very one.
         words = vocabulary.path.read_bytes()
         with whole_file(directory / VOCABULARY_FILE) as partial:
             partial.write_bytes(words)
-    write_text(directory / BUNDLE_FILE, json.dumps(spec.to_json(), indent=2) + "\n")
+    fields = spec.to_json()
+    own = {} if sealed else {_OWN_HASH: _hash_of(fields)}
+    write_text(directory / BUNDLE_FILE, json.dumps(fields | own, indent=2) + "\n")
 
 
 def read_spec(directory: str | pathlib.Path) -> BundleSpec:
     """bundle.json of a bundle or run directory.
 
     Raises:
-        UserError: no such folder or file, not JSON, another format version, or a field that is wrong.
+        UserError: no such folder or file, not JSON, other content than was written, another format version, or a field
+            that is wrong.
     """
     path = pathlib.Path(directory) / BUNDLE_FILE
     if not path.is_file():
         raise UserError(f"{directory} has no {BUNDLE_FILE}; name a bundle or a run directory")
-    return BundleSpec.from_json(read_json(path, fix=ANEW), str(path))
+    fields = dict(read_json(path, fix=ANEW))
+    if _OWN_HASH in fields and fields.pop(_OWN_HASH) != _hash_of(fields):
+        raise UserError(
+            f"{path} has changed since it was written; put the file back, or go on with the run, which writes it anew"
+        )
+    return BundleSpec.from_json(fields, str(path))
 
 
 def check_vocabulary(spec: BundleSpec, sha256: str, what: str) -> None:
@@ -262,7 +277,12 @@ def model_hash(model: Mapping[str, Any]) -> str:
     A field that the JSON lacks, since it was written before the field existed, counts as its default.
     """
     known = ModelConfig.from_json(model).to_json()
-    return hashlib.sha256(json.dumps(_hashed(known), sort_keys=True).encode()).hexdigest()
+    return _hash_of(_hashed(known))
+
+
+def _hash_of(fields: Mapping[str, Any]) -> str:
+    """sha256 over a JSON object, in whatever order and layout its text has it."""
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def same_meaning(one: BundleSpec, other: BundleSpec) -> str | None:

@@ -110,7 +110,7 @@ def _train(config: TrainConfig, folder: RunFolder, signals: StopSignals) -> int:
         state, progress = restored or (fresh_state(config, program, backbone, vocabulary), Progress(0, 0))
         if is_first():
             write_text(workdir / "config.json", config.to_json())
-            write_spec(workdir, spec, vocabulary)
+            write_spec(workdir, spec, vocabulary, sealed=False)
             identity = step_identity(workdir / CHECKPOINTS_DIR / str(progress.step)) if restored else None
             record_start(workdir, progress.step, identity, changes)
             if changes is None:

@@ -45,6 +45,9 @@ IN_INDEX = (
     *IN_CARD, "*source", "*source_split", "*made_by*", "*prompt_len", "*target_len", "*dropped", "*longest_*",
     "*num_bytes", "*kind", "*camera", "-history",
 )  # fmt: skip
+# Fields with a default, which training does not read.
+INDEX_LEFT_OUT = (*LEFT_OUT, *(f"-{name}" for name in ("num_bytes", "source", "source_split", "made_by", "dropped")))
+INDEX_LEFT_OUT += ("-prompt_len", "-target_len", "-made_by.*")
 T5 = ("+*", "-num_decoder_layers", "*eos_token_id", "*pad_token_id", "*decoder_start_token_id", "*architectures*")
 SIGLIP = ("+*", "-layer_norm_eps", "-hidden_act", "*vision_use_head", "*architectures*")
 SAFETENSORS = ("*metadata", "folder")  # the one file beside a folder of this name is read as where there is none
@@ -90,11 +93,11 @@ class Attack:
 INDEX = "prepared/tabletop_robot_action/{}/index.json"
 ATTACKS = {
     "bundle.json, sealed": Attack(
-        "bundle", "bundle.json", READ_BUNDLE, "", (*IN_CARD, *MODEL), 4, 70, (*HOW_FAR, *LEFT_OUT)
+        "bundle", "bundle.json", READ_BUNDLE, "", (*IN_CARD, *MODEL), 4, 70, (*HOW_FAR, *LEFT_OUT, "-tasks.*")
     ),
     "bundle.json": Attack("bundle", "bundle.json", READ_BUNDLE, None, (), 2, 20),
-    # The step that is read says itself which it is.
-    "bundle.json of a run": Attack("run", "bundle.json", READ_RUN[:3], None, (), 2, 25, ("-step",)),
+    # It holds its own hash; where that is taken away, the step that is read says itself what it is.
+    "bundle.json of a run": Attack("run", "bundle.json", READ_RUN[:3], None, (), 2, 25, ("-sha256",)),
     "a step's progress, sealed": Attack(
         "run", "checkpoints/4/progress/metadata", READ_RUN[:3], "checkpoints/4", (), 2, 30, IN_RUN
     ),
@@ -106,11 +109,18 @@ ATTACKS = {
         "pretrained", "bundle.json", READ_BUNDLE[:3], "", MODEL, 2, 25, HOW_FAR
     ),
     "prepared index, sealed": Attack(
-        "data", INDEX.format("train"), READ_DATA, INDEX.format("train")[:-11], IN_INDEX, 3, 50, LEFT_OUT
+        "data", INDEX.format("train"), READ_DATA, INDEX.format("train")[:-11], IN_INDEX, 3, 50, INDEX_LEFT_OUT
     ),
     "prepared index": Attack("data", INDEX.format("train"), READ_DATA, None, (), 1, 10),
     "held-out index, sealed": Attack(
-        "data", INDEX.format("validation"), READ_HELD_OUT, INDEX.format("validation")[:-11], IN_INDEX, 1, 10, LEFT_OUT
+        "data",
+        INDEX.format("validation"),
+        READ_HELD_OUT,
+        INDEX.format("validation")[:-11],
+        IN_INDEX,
+        1,
+        10,
+        INDEX_LEFT_OUT,
     ),
     "config.json of a T5": Attack("transformers", "text/config.json", READ_TRANSFORMERS, None, (), 3, 30, T5),
     "config.json of a SigLIP": Attack("transformers", "vision/config.json", READ_TRANSFORMERS, None, (), 2, 25, SIGLIP),

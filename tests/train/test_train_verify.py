@@ -6,7 +6,7 @@ import shutil
 import pytest
 from rich.console import Console
 
-from rt2_jax.bundle.store import load_bundle, save_bundle
+from rt2_jax.bundle.store import load_bundle, open_folder, save_bundle
 from rt2_jax.cli import main
 from rt2_jax.errors import UserError
 from rt2_jax.files.manifest import MANIFEST_NAME
@@ -109,6 +109,25 @@ def test_a_run_without_its_meaning(copied):
     run = copied("run")
     (run / "bundle.json").unlink()
     assert "has no bundle.json" in table_of(run)[1]
+
+
+def test_any_changed_value_of_a_runs_bundle_json_is_noticed(copied):
+    """It lies under no manifest, for a run's folder changes all the time; lines from all over it are changed here."""
+    run = copied("run")
+    path = run / "bundle.json"
+    lines = path.read_text().splitlines(keepends=True)
+    changed = [place for place, line in enumerate(lines) if any(letter.isalnum() for letter in line)]
+    for place in changed[:: max(1, len(changed) // 60)]:
+        letters = list(lines[place])
+        at = max(index for index, letter in enumerate(letters) if letter.isalnum())
+        letters[at] = (
+            "8" if letters[at] == "9" else "9" if letters[at].isdigit() else "y" if letters[at] == "x" else "x"
+        )
+        path.write_text("".join([*lines[:place], "".join(letters), *lines[place + 1 :]]))
+        with pytest.raises(UserError, match="bundle.json"):
+            open_folder(run)
+    path.write_text("".join(lines))
+    assert open_folder(run).step is not None
 
 
 def test_a_bundle_whose_content_is_wrong_though_sealed(copied):
