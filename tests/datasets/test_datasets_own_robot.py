@@ -61,6 +61,16 @@ def demonstration(env, corners, seed):
     return env.told, np.stack(frames), np.stack([*actions, np.zeros(2)])
 
 
+# What the page trains, in seconds.
+SMALLER = [
+    f"--config.{field}"
+    for field in (
+        "steps=2", "batch_size=8", "eval_batches=1", "model.scan_unroll=false", "model.vision.layers=1",
+        "model.text.encoder_layers=1", "model.text.decoder_layers=1",
+    )
+]  # fmt: skip
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """The documentation's files where it says, and the robot's recordings."""
@@ -90,14 +100,8 @@ def test_from_its_recordings_to_the_page(folder, capsys):
     prepare, train, sample, evaluate = map(shlex.split, COMMANDS)
 
     assert main(prepare[1:]) == 0
-    fewer = [
-        "--config.steps=2",
-        "--config.batch_size=8",
-        "--config.eval_batches=1",
-        f"--config.model.num_images={HISTORY}",
-    ]
-    assert main([*train[1:], *fewer]) == 0
-    assert main([*evaluate[1:], "--episodes", "2", "--data", "DATA"]) == 0
+    assert main([*train[1:], *SMALLER, f"--config.model.num_images={HISTORY}"]) == 0
+    assert main([*evaluate[1:], "--episodes", "1", "--data", "DATA"]) == 0
 
     robot = load_card("DATA/cards/pusher.json")
     index = read_index("DATA", "pusher_action", "train")
@@ -107,9 +111,9 @@ def test_from_its_recordings_to_the_page(folder, capsys):
     report = read_report(pathlib.Path("REPORT", "report.json"))
     assert report["environment"] == "pusher:Pusher"
     assert [(row["label"], row["control"], row["episodes"]) for row in report["summary"]] == [
-        ("Seen", None, 4),
-        ("Seen", "wrong_instruction", 4),
-        ("A yellow block", None, 4),
+        ("Seen", None, 2),
+        ("Seen", "wrong_instruction", 2),
+        ("A yellow block", None, 2),
     ]
     (scores,) = report["actions"]
     assert scores["examples"] == len(recorded[-1][2]) - 1

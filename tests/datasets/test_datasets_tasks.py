@@ -296,7 +296,7 @@ def _write_photos(data_dir):
 def documented(tmp_path, monkeypatch):
     """The code blocks of docs/data.md as a module on the path."""
     blocks = re.findall(r"```python\n(.*?)```", DOC.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 3 and all(len([line for line in b.splitlines() if line.strip()]) <= 20 for b in blocks)
+    assert len(blocks) == 4 and all(len([line for line in b.splitlines() if line.strip()]) <= 20 for b in blocks)
     name = f"documented_{tmp_path.name}"
     (tmp_path / f"{name}.py").write_text("\n".join(blocks))
     monkeypatch.syspath_prepend(tmp_path)
@@ -310,7 +310,8 @@ def test_the_documented_datasets_are_added_prepared_and_read(tmp_path, documente
     # Two steps of each episode: the last one's action is undefined and left out. Two captions of three.
     counts = {"bridge_done": 4, "bridge_action": 4, "photos_caption": 2}
     assert {index.task: index.num_examples for index in indices} == counts
-    assert indices[0].frames == indices[1].frames and indices[0].kind == "vqa"
+    by_name = {index.task: index for index in indices}
+    assert by_name["bridge_done"].frames == by_name["bridge_action"].frames and by_name["bridge_done"].kind == "vqa"
     for number, (record, frames) in enumerate(PreparedSplit(tmp_path, "bridge_done", "train").read(range(4))):
         assert WORDS.decode(record.prompt) == "Answer in en: is the task done?"
         assert WORDS.decode(record.target) == ("yes" if number % 2 else "no")

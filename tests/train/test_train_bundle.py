@@ -58,7 +58,8 @@ def test_bfloat16_halves_the_size_and_loads_as_float32(bundle, parts, tmp_path):
 
     save_bundle(tmp_path / "half", *parts, dtype="bfloat16")
     numbers = sum(leaf.size for leaf in jax.tree.leaves(parts[0]))
-    assert size(bundle) < 4 * numbers + 200_000 and size(tmp_path / "half") < size(bundle) - 1.7 * numbers
+    # Two bytes a number less; what Orbax writes beside the numbers differs by tens of kB from one save to the next.
+    assert size(bundle) < 4 * numbers + 200_000 and size(tmp_path / "half") < size(bundle) - numbers
     loaded = load_bundle(tmp_path / "half")
     for a, b in zip(jax.tree.leaves(loaded.params), jax.tree.leaves(parts[0]), strict=True):
         assert a.dtype == np.float32
