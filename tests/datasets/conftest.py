@@ -30,3 +30,11 @@ def built(tmp_path_factory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("built")
     build(folder, **ARGUMENTS)
     return folder
+
+
+@pytest.fixture
+def data(tmp_path, built) -> pathlib.Path:
+    """A data folder of the test's own, in which `built` lies by links: what is prepared there is nobody else's."""
+    for name in ("tabletop_robot", "tabletop_web"):
+        (tmp_path / name).symlink_to(built / name)
+    return tmp_path

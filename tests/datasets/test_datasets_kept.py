@@ -53,13 +53,6 @@ def register(data_dir, vocabulary):
 
 
 @pytest.fixture
-def data(tmp_path, built):
-    for name in ("tabletop_robot", "tabletop_web"):
-        (tmp_path / name).symlink_to(built / name)
-    return tmp_path
-
-
-@pytest.fixture
 def module(tmp_path, monkeypatch):
     """Writes the team's module, as it is or with something replaced, and gives its name."""
     name = f"team_{tmp_path.name}"

@@ -30,13 +30,6 @@ def register(data_dir, vocabulary):
 
 
 @pytest.fixture
-def data(tmp_path, built):
-    for name in ("tabletop_robot", "tabletop_web"):
-        (tmp_path / name).symlink_to(built / name)
-    return tmp_path
-
-
-@pytest.fixture
 def module(tmp_path, monkeypatch):
     """A module that registers a mixture of its own name."""
     name = f"mixture_of_{tmp_path.name}"

@@ -17,13 +17,6 @@ TASK = "tabletop_web_vqa"
 
 
 @pytest.fixture
-def data(tmp_path, built):
-    for name in ("tabletop_robot", "tabletop_web"):
-        (tmp_path / name).symlink_to(built / name)
-    return tmp_path
-
-
-@pytest.fixture
 def folder(data):
     return prepared_dir(data, TASK, "train")
 
