@@ -47,7 +47,7 @@ def _silu_slope(x: Array) -> Array:
     return bent * (1 + x * (1 - bent))
 
 
-# By the names of `models.config.ACTIVATIONS`: the function and its derivative. T5 and big_vision have the tanh form too.
+# By the names of `models.config.ACTIVATIONS`: the function, its derivative. T5 and big_vision have the tanh form too.
 _ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
     "gelu": (jax.nn.gelu, _gelu_slope),
     "silu": (jax.nn.silu, _silu_slope),
