@@ -1,8 +1,8 @@
 """Messages with arrays as msgpack bytes, in the two encodings that the field's clients use.
 
-openpi-client writes an array as a map with bytes keys, vla-eval's harness as one with text keys, where frames may stand as
-encoded images. `unpack` reads both and takes nothing on trust: whatever the bytes are, it gives plain values and arrays of
-numbers, or raises `WireError`. numpy and msgpack only.
+openpi-client writes an array as a map with bytes keys, vla-eval's harness as one with text keys, where frames may stand
+as encoded images. `unpack` reads both and takes nothing on trust: whatever the bytes are, it gives plain values and
+arrays of numbers, or raises `WireError`. numpy and msgpack only.
 """
 
 import dataclasses
@@ -64,7 +64,9 @@ class EncodedImage:
         try:
             _, (width, height) = image_info(self.data)
             if max_pixels is not None and width * height > max_pixels:
-                raise WireError(f"image: {width} x {height} pixels, at most {max_pixels:,}; send a smaller one", "too_large")
+                raise WireError(
+                    f"image: {width} x {height} pixels, at most {max_pixels:,}; send a smaller one", "too_large"
+                )
             image = decode_image(self.data)
         except UserError as error:
             raise WireError(str(error)) from error
@@ -76,7 +78,7 @@ class EncodedImage:
 
 
 def pack(value: Any, style: Style = "openpi") -> bytes:
-    """Plain values (None, bool, int, float, str, bytes, lists, maps) with arrays and numpy's numbers in them, as msgpack.
+    """Plain values (None, bool, int, float, str, bytes, lists, maps), with numpy's arrays and numbers in them, packed.
 
     Args:
         value: arrays are of booleans, integers or floats; complex, text and object arrays are refused.
@@ -125,7 +127,9 @@ def unpack(data: bytes, max_bytes: int = MAX_BYTES) -> Any:
     except WireError:
         raise
     except (msgpack.UnpackException, ValueError, OverflowError, RecursionError) as error:
-        raise WireError(f"message: {len(data)} bytes that are no msgpack ({first_line(error)}); send one map") from error
+        raise WireError(
+            f"message: {len(data)} bytes that are no msgpack ({first_line(error)}); send one map"
+        ) from error
 
 
 def to_array(data: Any, dtype: Any, shape: Any, what: str = "array") -> np.ndarray:
@@ -155,7 +159,7 @@ def to_array(data: Any, dtype: Any, shape: Any, what: str = "array") -> np.ndarr
     except (ValueError, OverflowError) as error:  # no item, and sides whose product is beyond what numpy counts with
         raise WireError(f"{what}: shape {_shown(shape)} ({first_line(error)}); send the shape that it has") from error
     if kind.kind == "b":
-        return array != 0  # numpy takes a byte that is neither 0 nor 1 for a boolean of its own
+        return np.asarray(array != 0)  # numpy takes a byte that is neither 0 nor 1 for a boolean of its own
     return array if kind.isnative else array.astype(kind.newbyteorder("="))
 
 
