@@ -109,6 +109,16 @@ class Embodiment:
         return self.bins.space
 
     @property
+    def state_names(self) -> tuple[str, ...]:
+        """Of the numbers of its state; () where the prompt has none."""
+        return self.proprioception.space.names if self.proprioception else ()
+
+    @property
+    def state_units(self) -> tuple[str, ...]:
+        """Of the numbers of its state; () where the prompt has none."""
+        return self.proprioception.space.units if self.proprioception else ()
+
+    @property
     def num_integers(self) -> int:
         """Integers in one answer: ``chunk`` actions of the space's width."""
         return self.chunk * self.bins.width

@@ -11,12 +11,13 @@ import msgspec
 
 from rt2_jax.actions.bins import ActionBins
 from rt2_jax.actions.embodiment import Embodiment, card_from_json, hashed, with_hash
+from rt2_jax.actions.envelope import Envelope
 from rt2_jax.errors import UserError
 from rt2_jax.files.writing import whole_file, write_text
 from rt2_jax.models.config import ModelConfig
 from rt2_jax.tokens.grammar import Grammar, build_grammar
 from rt2_jax.tokens.vocabulary import Vocabulary
-from rt2_jax.typed import Count, Natural, build, join, read_json, shown
+from rt2_jax.typed import Count, Natural, build, join, read_json, shown, shown_path
 
 BUNDLE_FILE = "bundle.json"
 VOCABULARY_FILE = "vocabulary.model"
@@ -59,6 +60,7 @@ class BundleSpec:
         tasks: task -> weight of the mixture that it was trained on.
         sources: what weights were converted from.
         exported_from: the identity of the folder that it was exported from.
+        envelopes: limits that no action leaves, by embodiment; those that have none are not in it.
         format: of the file that it was read from.
     """
 
@@ -72,6 +74,7 @@ class BundleSpec:
     tasks: Mapping[str, float] | None = None
     sources: tuple[str, ...] = ()
     exported_from: str | None = None
+    envelopes: Mapping[str, Envelope] = dataclasses.field(default_factory=dict)
     format: int = BUNDLE_FORMAT
 
     def to_json(self) -> dict[str, Any]:
@@ -96,6 +99,7 @@ class BundleSpec:
             "tasks": self.tasks if self.tasks is None else dict(self.tasks),
             "sources": list(self.sources) or None,
             "exported_from": self.exported_from,
+            "envelopes": {name: envelope.to_json() for name, envelope in self.envelopes.items()} or None,
         }
         return fields | {name: value for name, value in optional.items() if value is not None}
 
@@ -135,7 +139,8 @@ class BundleSpec:
                 f"{where}: image_size is {raw.image_size}, the model's frames are {model.image_size} pixels; {ANEW}"
             )
         kept = {field.name: getattr(raw, field.name) for field in dataclasses.fields(raw) if field.name != "image_size"}
-        return cls(**{**kept, "model": model, "embodiments": embodiments})
+        envelopes = envelopes_from_json(raw.envelopes or {}, embodiments, where, "envelopes")
+        return cls(**{**kept, "model": model, "embodiments": embodiments, "envelopes": envelopes})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,6 +159,50 @@ class _Fields:
     tasks: dict[str, float] | None = None
     sources: tuple[str, ...] = ()
     exported_from: _Hash | None = None
+    envelopes: dict[str, dict[str, Any]] | None = None
+
+
+def envelopes_from_json(
+    fields: Mapping[str, Any], embodiments: Mapping[str, Embodiment], where: str, path: str = ""
+) -> dict[str, Envelope]:
+    """The envelopes of a JSON object by embodiment; `where` and `path` say in messages what holds it.
+
+    Raises:
+        UserError: an embodiment that is unknown, or an envelope that is malformed or does not fit it.
+    """
+    envelopes = {}
+    for name, limits in fields.items():
+        if name not in embodiments:
+            known = ", ".join(embodiments) or "none"
+            raise UserError(f"{where}: {join(path, name)} is of no embodiment; there are: {known}")
+        robot = embodiments[name]
+        envelopes[name] = Envelope.from_json(limits, f"{where}: {join(path, name)}")
+        try:
+            envelopes[name].check(robot.space, robot.state_names)
+        except UserError as error:
+            raise UserError(f"{where}: {join(path, name)}: {error}") from error
+    return envelopes
+
+
+def with_envelopes(spec: BundleSpec, path: str | pathlib.Path) -> BundleSpec:
+    """The spec with the envelopes of a JSON file: ``{embodiment: envelope}``, null for one that is to have none.
+
+    What the file does not name stays as it is.
+
+    Raises:
+        UserError: no such file, or as `envelopes_from_json`.
+    """
+    where, fix = f"envelope {shown_path(path)}", "fix or replace it"
+    fields = read_json(path, "envelope", fix)
+    given = envelopes_from_json(
+        {name: each for name, each in fields.items() if each is not None}, spec.embodiments, where
+    )
+    dropped = [name for name, each in fields.items() if each is None]
+    for name in dropped:
+        if name not in spec.embodiments:
+            raise UserError(f"{where}: {join('', name)} is of no embodiment; there are: {', '.join(spec.embodiments)}")
+    kept = {name: each for name, each in spec.envelopes.items() if name not in dropped}
+    return dataclasses.replace(spec, envelopes=kept | given)
 
 
 def _with_embodiments(fields: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -114,6 +114,11 @@ def add_export(verbs: Any) -> None:
     )
     export.add_argument("--merge-lora", action="store_true", help="add the LoRA adapters into the weights")
     export.add_argument(
+        "--envelope", type=path, default=None, metavar="FILE",
+        help="a JSON file of limits by embodiment that no action leaves (docs/robot_client.md); robots that the file "
+        "does not name keep theirs",
+    )  # fmt: skip
+    export.add_argument(
         "--format", choices=("bundle", "transformers", "big_vision", "t5x"), default="bundle",
         help="transformers: PaliGemma, or T5 and SigLIP side by side; big_vision: .npz; t5x: the T5 (default bundle)",
     )  # fmt: skip
@@ -139,9 +144,9 @@ def _verify(arguments: argparse.Namespace) -> None:
 
 def _export(arguments: argparse.Namespace) -> None:
     if arguments.format != "bundle":
-        if arguments.dtype or arguments.merge_lora:
+        if arguments.dtype or arguments.merge_lora or arguments.envelope:
             raise UserError(
-                f"--dtype and --merge-lora change a bundle; leave them out with --format {arguments.format}"
+                f"--dtype, --merge-lora and --envelope change a bundle; leave them out with --format {arguments.format}"
             )
         with _needs_convert():
             from rt2_jax.convert.exporter import export_weights
@@ -156,16 +161,20 @@ def _export(arguments: argparse.Namespace) -> None:
         ):
             print(f"{arguments.out}: {line}")
         return
+    from rt2_jax.bundle.spec import read_spec, with_envelopes
     from rt2_jax.bundle.store import BUNDLE_KIND, load_bundle, merge_bundle, save_bundle
     from rt2_jax.files.writing import check_target
 
     target = {"sources": [arguments.checkpoint], "overwrite": arguments.overwrite}
     check_target(arguments.out, BUNDLE_KIND, **target)
+    if arguments.envelope:  # before the weights are read, which may take minutes
+        with_envelopes(read_spec(arguments.checkpoint), arguments.envelope)
     told_unverified(arguments)
     dtype = arguments.dtype or "float32"
     bundle = load_bundle(arguments.checkpoint, verify=not arguments.no_verify)
     bundle = merge_bundle(bundle) if arguments.merge_lora else bundle
     spec = dataclasses.replace(bundle.spec, exported_from=bundle.identity)
+    spec = with_envelopes(spec, arguments.envelope) if arguments.envelope else spec
     identity = save_bundle(arguments.out, bundle.params, spec, bundle.vocabulary, dtype, **target)
     print(f"{arguments.out}: {spec.model.name} at step {spec.step}, {dtype}, identity {identity}")
 
