@@ -260,8 +260,10 @@ class Guard:
             for name, bounds in zip(names, zip(space.low, space.high, strict=True), strict=True)
         ]
         # float32 as the actions are, so that an action at its bound is inside.
-        self._low = np.maximum(np.float32(space.low), np.float32([low for low, _ in step]))
-        self._high = np.minimum(np.float32(space.high), np.float32([high for _, high in step]))
+        self._low = np.array([max(pair) for pair in zip(space.low, (low for low, _ in step), strict=True)], np.float32)
+        self._high = np.array(
+            [min(pair) for pair in zip(space.high, (high for _, high in step), strict=True)], np.float32
+        )
         self._binary = np.array([kind in (_BINARY, _TERMINATE) for kind in space.kinds])
         self._terminate = np.array([kind == _TERMINATE for kind in space.kinds])
         self._rate = np.array([envelope.rate.get(name, np.inf) for name in names])

@@ -1,6 +1,7 @@
 """rt2 train, eval and sample: make a checkpoint, and ask what it can do."""
 
 import argparse
+import os
 from typing import Any
 
 from rt2_jax.cli.parsing import (
@@ -16,6 +17,8 @@ from rt2_jax.cli.parsing import (
     told_unverified,
 )
 from rt2_jax.errors import UserError
+
+API_KEY = "RT2_API_KEY"
 
 
 def add_train(verbs: Any) -> None:
@@ -50,9 +53,15 @@ def add_eval(verbs: Any) -> None:
         "Closed loop with controls, beside what the same checkpoint still knows of the web. Writes OUT/report.json\n"
         "and OUT/report.html. Without --env it drives the tabletop's arm on RT-2's splits (seen; unseen objects,\n"
         "backgrounds, environments; symbols, reasoning, persons); docs/your_robot.md says how to drive another:\n"
-        "  rt2 eval --checkpoint RUN --out REPORT --env my_robot:make_env",
+        "  rt2 eval --checkpoint RUN --out REPORT --env my_robot:make_env\n"
+        "With --server it drives through `rt2 serve`, and what needs the weights themselves is left out.",
     )  # fmt: skip
-    evaluate.add_argument("--checkpoint", type=path, required=True, help="a run's workdir or a shipped bundle")
+    judged = evaluate.add_mutually_exclusive_group(required=True)
+    judged.add_argument("--checkpoint", type=path, help="a run's workdir or a shipped bundle")
+    judged.add_argument(
+        "--server", type=text, metavar="URL",
+        help=f"what `rt2 serve` serves there, e.g. ws://localhost:8000; an API key is taken from ${API_KEY}",
+    )  # fmt: skip
     evaluate.add_argument("--out", type=path, required=True, help="the folder for the report")
     evaluate.add_argument(
         "--env", type=text, default=None, metavar="MODULE:FACTORY",
@@ -82,6 +91,10 @@ def add_eval(verbs: Any) -> None:
 
 def _eval(arguments: argparse.Namespace) -> None:
     from rt2_jax.evaluate.results import CONTROLS
+
+    if arguments.server is not None:
+        _eval_server(arguments)
+        return
     from rt2_jax.report.run import evaluate
 
     told_unverified(arguments)
@@ -101,6 +114,29 @@ def _eval(arguments: argparse.Namespace) -> None:
         controls=() if arguments.no_controls else CONTROLS,
         seed=arguments.seed,
         verify=not arguments.no_verify,
+    )
+
+
+def _eval_server(arguments: argparse.Namespace) -> None:
+    given = [name for name in ("data", "reference", "tasks", "no_verify") if getattr(arguments, name)]
+    if given:
+        flag = "--" + given[0].replace("_", "-")
+        raise UserError(f"{flag} needs the weights, which are at the server; leave it out, or name a --checkpoint")
+    from rt2_jax.evaluate.results import CONTROLS
+    from rt2_jax.report.served import evaluate_server
+
+    evaluate_server(
+        arguments.server,
+        arguments.out,
+        api_key=os.environ.get(API_KEY),
+        env=arguments.env,
+        splits=arguments.splits,
+        skills=arguments.skills,
+        episodes=arguments.episodes,
+        mode=arguments.mode,
+        embodiment=arguments.embodiment,
+        controls=() if arguments.no_controls else CONTROLS,
+        seed=arguments.seed,
     )
 
 

@@ -197,6 +197,7 @@ def run_jobs(
     film_count: int = 1,
     seats: int = SEATS,
     on_episode: Callable[[Job, EpisodeOutcome], None] = lambda job, outcome: None,
+    on_begin: Callable[[int], None] = lambda row: None,
 ) -> ClosedLoopResult:
     """Runs episodes, many at a time.
 
@@ -213,6 +214,8 @@ def run_jobs(
       film_count: films kept of each (split, skill, control), successes and failures counted apart.
       seats: episodes at a time, at most; fewer where there are fewer jobs or the environment wants fewer.
       on_episode: called as each episode ends, for progress.
+      on_begin: called as each episode begins, with the row of the batch that it has, for a policy that keeps something
+        of a row from one call to the next.
 
     Returns:
       Results for each (split, skill, control), with outcomes by seed, and the times. `Timing.policy` holds the
@@ -252,7 +255,8 @@ def run_jobs(
         # A power of two, as the policy pads to one anyway.
         count = min(seats, spec.seats, 1 << max(0, len(jobs) - 1).bit_length())
         rows += [seat() for _ in range(count - 1)]
-        for row in rows[: len(jobs)]:
+        for place, row in enumerate(rows[: len(jobs)]):
+            on_begin(place)
             row.begin(waiting.popleft())
         while any(row.job is not None for row in rows):
             called = time.perf_counter()
@@ -263,7 +267,8 @@ def run_jobs(
             )
             policy_seconds += time.perf_counter() - called
             calls += 1
-            for row, action, bins, text in zip(rows, output.actions, output.bins, output.text, strict=True):
+            answers = zip(rows, output.actions, output.bins, output.text, strict=True)
+            for place, (row, action, bins, text) in enumerate(answers):
                 if row.job is None:
                     continue
                 steps += 1
@@ -278,6 +283,7 @@ def run_jobs(
                 on_episode(job, outcome)
                 row.job = None
                 if waiting:
+                    on_begin(place)
                     row.begin(waiting.popleft())
     total = time.perf_counter() - began
     timing = Timing(policy_seconds, total - policy_seconds, total, steps, calls)

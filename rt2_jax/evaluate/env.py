@@ -6,13 +6,12 @@ runs at a time.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, Protocol
 
 import msgspec
 import numpy as np
 
-from rt2_jax.actions.embodiment import Embodiment
 from rt2_jax.actions.space import KINDS, kinds_of
 from rt2_jax.errors import UserError
 from rt2_jax.evaluate.results import CONTROLS
@@ -189,7 +188,35 @@ class ControlledEnvironment(Environment, Protocol):
         ...
 
 
-def cameras_seen(spec: EnvSpec, robot: Embodiment) -> tuple[str, ...]:
+class Numbers(Protocol):
+    """The dimensions of a robot's actions: `actions.space.ActionSpace`, or a server's word on them."""
+
+    @property
+    def names(self) -> Sequence[str]: ...
+    @property
+    def units(self) -> Sequence[str]: ...
+    @property
+    def kinds(self) -> Sequence[str]: ...
+
+
+class Robot(Protocol):
+    """What must be known of the robot that a policy acts for: an `Embodiment`, or a `serve.greeting.ServedRobot`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def space(self) -> Numbers: ...
+    @property
+    def cameras(self) -> tuple[str, ...]: ...
+    @property
+    def history(self) -> int: ...
+    @property
+    def state_names(self) -> tuple[str, ...]: ...
+    @property
+    def state_units(self) -> tuple[str, ...]: ...
+
+
+def cameras_seen(spec: EnvSpec, robot: Robot) -> tuple[str, ...]:
     """The environment's cameras that a policy looks through, in its card's order.
 
     They go by name; where there is one on each side it is the same one, whatever either calls it.
@@ -197,7 +224,7 @@ def cameras_seen(spec: EnvSpec, robot: Embodiment) -> tuple[str, ...]:
     return spec.cameras if len(spec.cameras) == len(robot.cameras) == 1 else robot.cameras
 
 
-def check_robot(spec: EnvSpec, robot: Embodiment, where: str, policy: str) -> None:
+def check_robot(spec: EnvSpec, robot: Robot, where: str, policy: str) -> None:
     """Refuses an environment that is not the robot that a policy acts for.
 
     Args:
@@ -228,9 +255,11 @@ def check_robot(spec: EnvSpec, robot: Embodiment, where: str, policy: str) -> No
             f"{where} has the cameras {', '.join(spec.cameras)}, but {policy} looks through "
             f"{', '.join(robot.cameras)}; give it camera {missing[0]!r}, called as the policy's card does"
         )
-    if robot.proprioception is not None:
-        told = robot.proprioception.space
-        for what, wanted, found in (("names", told.names, spec.state_names), ("units", told.units, spec.state_units)):
+    if robot.state_names:
+        for what, wanted, found in (
+            ("names", robot.state_names, spec.state_names),
+            ("units", robot.state_units, spec.state_units),
+        ):
             if wanted != found:
                 raise UserError(
                     f"{where} tells a state of {what} {', '.join(found) or 'none'}, but {policy} is told "

@@ -1,15 +1,16 @@
 """What is to be evaluated, found to fit the checkpoint before any work, and then run."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from rt2_jax.actions.embodiment import difference
 from rt2_jax.bundle.spec import read_spec
 from rt2_jax.data.records import PreparedIndex, again, prepared_dir, prepared_tasks, read_index
 from rt2_jax.errors import UserError
 from rt2_jax.evaluate import offline
-from rt2_jax.evaluate.closed_loop import Job, make_jobs, run_jobs
-from rt2_jax.evaluate.env import Environment, EnvSpec, cameras_seen, check_robot
+from rt2_jax.evaluate.closed_loop import ActingPolicy, Job, make_jobs, run_jobs
+from rt2_jax.evaluate.env import Environment, EnvSpec, Robot, cameras_seen, check_robot
 from rt2_jax.evaluate.examples import read_examples
 from rt2_jax.evaluate.results import ActionScores, ClosedLoopResult, WebScores
 from rt2_jax.evaluate.user_env import EnvironmentSource, UserEnvironments
@@ -82,10 +83,28 @@ def closed_loop_jobs(
     return jobs
 
 
+class DrivingPolicy(ActingPolicy, Protocol):
+    """What drives environments: a `Policy`, or a `remote.RemotePolicy`."""
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the frames that it sees."""
+        ...
+
+    def embodiment(self) -> Robot:
+        """Whose actions `act` gives."""
+        ...
+
+
 def run_closed_loop(
-    policy: Policy, environments: EnvironmentSource, jobs: Sequence[Job], mode: str, progress: bool
+    policy: DrivingPolicy,
+    environments: EnvironmentSource,
+    jobs: Sequence[Job],
+    mode: str,
+    progress: bool,
+    on_begin: Callable[[int], None] = lambda row: None,
 ) -> ClosedLoopResult:
-    """Drives environments through `jobs`."""
+    """Drives environments through `jobs`; `on_begin` as in `run_jobs`."""
     robot = policy.embodiment()
     with progress_bar(progress) as bar:
         task = bar.add_task("episodes", total=len(jobs))
@@ -94,11 +113,12 @@ def run_closed_loop(
             jobs,
             lambda: environments.make(policy.image_size),
             image_size=policy.image_size,
-            num_images=policy.backbone.config.num_images,
+            num_images=len(robot.cameras) * robot.history,
             cameras=cameras_seen(environments.spec, robot),
-            states=robot.proprioception is not None,
+            states=bool(robot.state_names),
             mode=mode,
             on_episode=lambda *_: bar.advance(task),
+            on_begin=on_begin,
         )
 
 
@@ -197,38 +217,49 @@ def check_reads(folder: pathlib.Path, data_dir: pathlib.Path, tasks: Sequence[st
 
 
 def check_drives(folder: pathlib.Path, environments: EnvironmentSource, embodiment: str | None = None) -> str | None:
-    """Which of a checkpoint's embodiments an environment is, found before any work: the one of its action numbers.
+    """Which of a checkpoint's embodiments an environment is, found before any work; see `robot_driven`.
+
+    Returns:
+      The embodiment's name; None for weights that know no robot, which are refused when they are asked to act.
+    """
+    return robot_driven(read_spec(folder).embodiments, str(folder), environments, embodiment)
+
+
+def robot_driven(
+    known: Mapping[str, Robot], who: str, environments: EnvironmentSource, embodiment: str | None = None
+) -> str | None:
+    """Which of a policy's robots an environment is: the one of its action numbers.
 
     Args:
-      folder: the checkpoint.
+      known: the robots, by name.
+      who: what knows them, for messages.
       environments: what is to be driven.
       embodiment: its name, where action numbers do not tell; None takes the one that the environment says, if any.
 
     Returns:
-      The embodiment's name; None for weights that know no robot, which are refused when they are asked to act.
+      The robot's name; None where none is known.
 
     Raises:
-      UserError: the checkpoint's actions are other numbers than the environment's, its cameras are not all there, or
-        several embodiments fit.
+      UserError: the policy's actions are other numbers than the environment's, its cameras are not all there, or
+        several robots fit.
     """
-    known = read_spec(folder).embodiments
     spec, where = environments.spec, f"environment {environments.name}"
     fitting = [
         name
         for name, each in known.items()
-        if (each.space.names, each.space.units) == (spec.action_names, spec.action_units)
+        if (tuple(each.space.names), tuple(each.space.units)) == (spec.action_names, spec.action_units)
     ]
     named = embodiment or spec.embodiment
     if named:
         if known and named not in known:
-            raise UserError(f"{where} is embodiment {named!r}, unknown to {folder}: {', '.join(known)}")
+            raise UserError(f"{where} is embodiment {named!r}, unknown to {who}: {', '.join(known)}")
         fitting = [name for name in known if name == named]
     if len(fitting) > 1:
         raise UserError(
-            f"{where}: the embodiments {', '.join(fitting)} of {folder} have its action numbers; say which one it "
+            f"{where}: the embodiments {', '.join(fitting)} of {who} have its action numbers; say which one it "
             "is by --embodiment, or in its spec"
         )
     name = fitting[0] if fitting else next(iter(known), None)
     if name is not None:
-        check_robot(spec, known[name], where, f"embodiment {name} of {folder}")
+        check_robot(spec, known[name], where, f"embodiment {name} of {who}")
     return name

@@ -17,13 +17,21 @@ _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "mujoco", "sentencepiece", "pillo
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """Which weights were judged. `step` is None where the bundle does not say."""
+    """Which weights were judged. `step` is None where the bundle does not say, `parameters` where a server does not."""
 
     path: str
     sha256: str
     model: str
-    parameters: int
+    parameters: int | None
     step: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Server:
+    """Where the policy was asked over the network; `limited` is what the guards of the client's side did."""
+
+    url: str
+    limited: dict[str, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,11 +162,12 @@ def build_report(
     web: Sequence[WebScores] = (),
     reference: tuple[Checkpoint, Sequence[WebScores]] | None = None,
     environment: str | None = None,
+    server: Server | None = None,
 ) -> dict[str, Any]:
     """Everything found, as a dictionary that fits `schema.Report`; rates keep four decimals.
 
     `reference` is the checkpoint whose web skills stand beside this one's (forgetting), with its scores; `environment`
-    what the closed loop was in.
+    what the closed loop was in; `server` where the policy was.
     """
     skills = [result for run in closed_loop for result in run.skills]
     timings = [run.timing for run in closed_loop]
@@ -189,5 +198,6 @@ def build_report(
         "forgetting": None
         if reference is None
         else {"checkpoint": dataclasses.asdict(reference[0]), "web": _web(reference[1])},
+        "server": None if server is None else dataclasses.asdict(server),
     }
     return check(report)

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from rt2_jax.bundle.store import LoadedBundle, load_bundle, open_folder
 from rt2_jax.errors import UserError
-from rt2_jax.evaluate.results import CONTROLS, ClosedLoopResult, WebScores
+from rt2_jax.evaluate.results import CONTROLS, ClosedLoopResult, Film, WebScores
 from rt2_jax.evaluate.run import (
     SPLIT,
     check_drives,
@@ -30,6 +30,7 @@ from rt2_jax.policy.load import ANSWER_LEN, PROMPT_LEN, make_policy, make_text_m
 from rt2_jax.report import terminal
 from rt2_jax.report.background import training_curves
 from rt2_jax.report.document import Checkpoint, Provenance, build_report, describe_machine, installed_versions
+from rt2_jax.report.plots import Curve
 from rt2_jax.report.report import REPORT_HTML, REPORT_JSON, write_report
 from rt2_jax.train.metrics import METRICS_FILE, read_metrics
 
@@ -138,8 +139,8 @@ def evaluate(
             runs = [run_closed_loop(policy.acting_as(robot), environments, jobs, mode, progress)]
     provenance = Provenance(
         title=title or pathlib.Path(checkpoint).resolve().name,
-        created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        command=command or shlex.join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]),
+        created=now(),
+        command=command or this_command(),
         wall_seconds=time.perf_counter() - began,
         checkpoint=described,
         data_path=None if data_dir is None else str(data_dir),
@@ -148,12 +149,28 @@ def evaluate(
         versions=installed_versions(),
     )
     report = build_report(provenance, runs, scores, web, before, environments.name if environments else None)
-    films = [film for run in runs for film in run.films]
     curves = training_curves(read_metrics(pathlib.Path(checkpoint) / METRICS_FILE))
+    publish(report, out_dir, [film for run in runs for film in run.films], curves)
+    return report
+
+
+def now() -> str:
+    """The time in UTC, as reports have it."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def this_command() -> str:
+    """This process's command line."""
+    return shlex.join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def publish(
+    report: dict[str, Any], out_dir: str | pathlib.Path, films: Sequence[Film], curves: Sequence[Curve] = ()
+) -> None:
+    """Writes the two files and prints the tables; the last line printed names both files."""
     json_path, html_path = write_report(pathlib.Path(out_dir), report, films, curves)
     terminal.print_report(report, Console())
     print(f"report: {json_path} {html_path}")
-    return report
 
 
 def _web_scores_of(

@@ -30,8 +30,14 @@ class Checkpoint:
     path: str
     sha256: str
     model: str
-    parameters: Count
+    parameters: Count | None  # None where a server does not say
     step: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Server:
+    url: str
+    limited: dict[str, Count]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,6 +182,7 @@ class Report:
     actions: list[Actions]
     web: list[WebTask]
     forgetting: Forgetting | None
+    server: Server | None = None  # of a policy that was asked over the network
 
 
 def json_schema() -> dict[str, Any]:
