@@ -22,6 +22,7 @@ from rt2_jax.serve.refusal import HTTP_STATUS, Refusal, draining
 from rt2_jax.serve.service import Service
 from rt2_jax.serve.session import Session, modes_served
 from rt2_jax.serve.socket import Conversation
+from rt2_jax.serve.status_page import POLICY, status_page
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Swap = Callable[[str | None], Awaitable[None]]
@@ -129,7 +130,10 @@ class App:
 
     async def _root(self, request: web.Request) -> web.StreamResponse:
         if request.headers.get("Upgrade", "").lower() != "websocket":
-            return web.Response(text=_PATHS)
+            if "text/html" not in request.headers.get("Accept", ""):
+                return web.Response(text=_PATHS)
+            headers = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
+            return web.Response(text=status_page(), content_type="text/html", headers=headers)
         return await self._converse(request, Root(self._service.limits.max_message))
 
     async def _native(self, request: web.Request) -> web.StreamResponse:
