@@ -228,7 +228,7 @@ class App:
                 "step": serving.step,
                 "since": serving.loaded,
                 "modes": modes_served(serving),
-                "embodiments": {name: described(robot) for name, robot in serving.policy.embodiments.items()},
+                "embodiments": described(serving),
             },
             "server": {
                 "since": self._started,

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from rt2_jax.actions.embodiment import Embodiment
+from rt2_jax.actions.envelope import Envelope
 from rt2_jax.errors import UserError
 from rt2_jax.serve.batcher import Batcher, BatcherLimits, Served
 from rt2_jax.serve.observation import MODES, Row, ServedPolicy
@@ -31,6 +32,7 @@ class Serving:
         name: of the model's size or configuration.
         step: updates done when it was written.
         modes: that were compiled.
+        envelopes: the limits of embodiments that have some; no action leaves them.
         place: in which the model computes: entered around every call (a mesh; nothing on one device).
         number: counts up with every bundle that this process loads.
         loaded: seconds since the epoch.
@@ -42,6 +44,7 @@ class Serving:
     name: str = ""
     step: int = 0
     modes: tuple[str, ...] = MODES
+    envelopes: Mapping[str, Envelope] = dataclasses.field(default_factory=dict)
     place: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
     number: int = dataclasses.field(default_factory=itertools.count().__next__)
     loaded: float = dataclasses.field(default_factory=time.time)
@@ -191,6 +194,7 @@ def load_serving(
         name=bundle.spec.model.name,
         step=bundle.spec.step,
         modes=tuple(modes),
+        envelopes=bundle.spec.envelopes,
         place=place,
     )
     warm_up(serving, max_batch)

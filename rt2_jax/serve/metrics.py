@@ -43,6 +43,12 @@ class Metrics:
         self._logprob = Gauge(
             "rt2_action_logprob", "Log-probability of the last answer", ["embodiment"], registry=registry
         )
+        self._limited = Counter(
+            "rt2_envelope_limited", "Answers that the safety envelope changed", ["embodiment", "name"], registry=registry
+        )
+        self._held = Counter(
+            "rt2_envelope_held", "Answers that the safety envelope held", ["embodiment"], registry=registry
+        )
         self._swaps = Counter("rt2_swaps", "Bundles swapped in, or found bad", ["result"], registry=registry)
         self._bundle = Info("rt2_bundle", "What is served", registry=registry)
         Gauge("rt2_start_time_seconds", "When the server started", registry=registry).set(time.time())
@@ -61,6 +67,10 @@ class Metrics:
             self._batch.observe(answer.batch)
             self._logprob.labels(robot.name).set(answer.logprob)
         self._answers.labels(dialect, mode, robot.name).inc()
+        for name in answer.limited:
+            self._limited.labels(robot.name, name).inc()
+        if answer.held:
+            self._held.labels(robot.name).inc()
         low, high = np.asarray(space.low), np.asarray(space.high)
         for name, share in zip(space.names, ((answer.actions[0] - low) / (high - low)).tolist(), strict=True):
             self._value.labels(robot.name, name).observe(share)

@@ -50,6 +50,7 @@ class Observation:
         mode: "action" or "plan".
         state: the robot's own state, numbers of any real type; None where none was sent.
         deadline: seconds from its arrival in which it is of use; None for as long as the server allows.
+        carried_out: of the last answer's chunk, how many actions were carried out; None is all.
         strict: a camera or a state that the embodiment has no use for is refused, not left out.
     """
 
@@ -59,6 +60,7 @@ class Observation:
     mode: str = "action"
     state: np.ndarray | None = None
     deadline: float | None = None
+    carried_out: int | None = None
     strict: bool = False
 
 
@@ -70,6 +72,7 @@ class Row:
         images: uint8[N, S, S, 3]: the history, the oldest moment first and of each moment the cameras in card order.
         instruction, embodiment, mode: as `Policy.act` takes them.
         state: float32[P] for an embodiment with proprioception, and None for others.
+        carried_out: see `Observation`.
     """
 
     images: np.ndarray
@@ -77,6 +80,7 @@ class Row:
     embodiment: str
     mode: str
     state: np.ndarray | None
+    carried_out: int | None = None
 
     @property
     def now(self) -> np.ndarray:

@@ -117,6 +117,8 @@ def _told(frame: _Frame) -> dict[str, Any]:
         "units": list(space.units),
         "action": [float(value) for value in answer.actions[0]],
         "logprob": answer.logprob,
+        "limited": list(answer.limited),
+        "held": answer.held,
         "queue_ms": 1000 * answer.queue_seconds,
         "model_ms": 1000 * answer.model_seconds,
         "total_ms": 1000 * answer.total_seconds,

@@ -99,7 +99,7 @@ class Service:
         allowed = self.limits.deadline if observation.deadline is None else observation.deadline
         async with session.turn:
             row = await self.engine.aside(session.see, serving, observation)
-            ready = session.next_of_chunk() if single else None
+            ready = session.next_of_chunk(serving, row) if single else None
         self.metrics.stage("decode", loop.time() - arrived)
         return Asked(session, serving, row, arrived, arrived + allowed, ready)
 
@@ -114,9 +114,10 @@ class Service:
             answer = dataclasses.replace(asked.ready, total_seconds=loop.time() - asked.arrived)
         else:
             served = await self.engine.act(session.lane, asked.serving, asked.row, asked.deadline)
-            answer = session.answer(asked.serving, asked.row, served.result)
+            told = asked.serving, asked.row, served.result
+            answer = session.first_of_chunk(*told, self._chunk_steps) if single else session.answer(*told)
             answer = dataclasses.replace(
-                session.keep_rest(answer, self._chunk_steps) if single else answer,
+                answer,
                 queue_seconds=served.queue_seconds,
                 model_seconds=served.run_seconds,
                 total_seconds=loop.time() - asked.arrived,

@@ -118,9 +118,9 @@ LIMITS = Limits(rate=None, batcher=BatcherLimits(window=0.0))
 
 
 @contextlib.asynccontextmanager
-async def running(policy=None, limits=LIMITS, keys=Keys(), load=None, tls=None, **options):  # noqa: B008
+async def running(policy=None, limits=LIMITS, keys=Keys(), load=None, tls=None, served=None, **options):  # noqa: B008
     """A server on a free port, and an aiohttp session to talk to it."""
-    server = Server(serving(policy), load or (lambda path: serving(TagPolicy())), limits, keys, **options)
+    server = Server(served or serving(policy), load or (lambda path: serving(TagPolicy())), limits, keys, **options)
     await server.listen("127.0.0.1", 0, tls)
     try:
         async with aiohttp.ClientSession(base_url=f"http://127.0.0.1:{server.port}") as http:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from rt2_jax.actions.embodiment import Embodiment
+from rt2_jax.actions.envelope import Envelope
 from rt2_jax.serve.dialects.contract import (
     Heard,
     Misread,
@@ -41,7 +42,7 @@ class Native:
                 "bundle": serving.identity,
                 "modes": modes_served(serving),
                 "deadline_ms": 1000 * deadline,
-                "embodiments": {name: described(robot) for name, robot in serving.policy.embodiments.items()},
+                "embodiments": described(serving),
             }
         )
 
@@ -52,10 +53,11 @@ class Native:
             message = unpack(data, self._max_bytes)
             if not isinstance(message, dict):
                 raise invalid(f"message: {shown(message)}; send a map with a type")
-            if message.get("type") == "reset":
+            kind = needed_text(message, "type")
+            if kind == "reset":
                 return Heard("reset")
-            if message.get("type") != "observation":
-                raise invalid(f"message: type {shown(message.get('type'))}; send reset or observation")
+            if kind != "observation":
+                raise invalid(f"message: type {shown(kind)}; send reset or observation")
             number = _number(message.get("id"))
             return Heard("observation", number, self._observation(message))
         except Exception as error:
@@ -69,6 +71,7 @@ class Native:
             mode=optional_text(message, "mode") or "action",
             state=state_of(message.get("state")),
             deadline=deadline_of(message.get("deadline_ms"), self._deadline),
+            carried_out=_count(message.get("carried_out")),
             strict=True,
         )
 
@@ -81,8 +84,13 @@ class Native:
         return pack({"type": "error", "id": id, "code": refusal.code, "message": refusal.message})
 
 
-def described(robot: Embodiment) -> dict[str, Any]:
-    """What a client must know of an embodiment to send observations and to understand actions."""
+def described(serving: Serving) -> dict[str, dict[str, Any]]:
+    """What a client must know of each embodiment to send observations and to understand actions."""
+    robots = serving.policy.embodiments.values()
+    return {robot.name: _described(robot, serving.envelopes.get(robot.name)) for robot in robots}
+
+
+def _described(robot: Embodiment, envelope: Envelope | None) -> dict[str, Any]:
     space, state = robot.space, robot.proprioception
     return {
         "cameras": list(robot.cameras),
@@ -91,7 +99,7 @@ def described(robot: Embodiment) -> dict[str, Any]:
         "control_hz": robot.control_hz,
         "action": {field: list(getattr(space, field)) for field in ("names", "low", "high", "units", "kinds")},
         "proprioception": state and {"names": list(state.space.names), "units": list(state.space.units)},
-        "envelope": None,
+        "envelope": envelope and envelope.to_json(),
     }
 
 
@@ -102,7 +110,7 @@ def told(answer: Answer) -> dict[str, Any]:
         "bins": answer.bins,
         "text": answer.text,
         "logprob": answer.logprob,
-        "envelope": {"limited": [], "held": False},
+        "envelope": {"limited": list(answer.limited), "held": answer.held},
         "timing": {
             "queue_ms": 1000 * answer.queue_seconds,
             "model_ms": 1000 * answer.model_seconds,
@@ -110,6 +118,12 @@ def told(answer: Answer) -> dict[str, Any]:
         },
     }
     return fields if answer.confidence is None else fields | {"confidence": answer.confidence}
+
+
+def _count(value: Any) -> int | None:
+    if value is not None and (type(value) is not int or value < 0):
+        raise invalid(f"carried_out is {shown(value)}; send how many actions were carried out, 0 or more")
+    return value
 
 
 def _number(value: Any) -> int:

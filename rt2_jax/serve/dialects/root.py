@@ -43,7 +43,7 @@ class Root:
             "bundle": serving.identity,
             "modes": modes_served(serving),
             "deadline_ms": 1000 * deadline,
-            "embodiments": {name: described(robot) for name, robot in serving.policy.embodiments.items()},
+            "embodiments": described(serving),
         }
         return pack(metadata | vla_eval.hello(serving), "vla_eval")
 
@@ -58,7 +58,7 @@ class Root:
             self._is_harness = vla_eval.is_message(message)
         if not self._is_harness:
             return openpi.read(message)
-        if first and message.get("type") == "hello":
+        if first and isinstance(message["type"], str) and message["type"] == "hello":
             return Heard("nothing")  # the greeting was its reply
         if not isinstance(message, dict):
             message = {}

@@ -64,7 +64,7 @@ def read(message: dict[Any, Any], serving: Serving) -> Heard:
         if type(seq) is not int:
             seq = None
             raise invalid("message: seq is missing; number messages by integers")
-        kind, payload = message.get("type"), message.get("payload")
+        kind, payload = needed_text(message, "type"), message.get("payload")
         if kind == "hello":
             return Heard("reply", seq, reply=pack(hello(serving, seq), "vla_eval"))
         if kind in ("episode_start", "episode_end"):
