@@ -9,8 +9,7 @@ import pathlib
 import sys
 import tempfile
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parents[1]), str(HERE)]
+sys.path[:0] = [str(folder) for folder in pathlib.Path(__file__).resolve().parents[:3:2]]  # this folder, the checkout
 
 import drive
 import jax
