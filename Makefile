@@ -7,6 +7,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CORE_VENV := .venv-core
+OPENPI_VENV := .venv-interop-openpi
+VLA_EVAL_VENV := .venv-interop-vla-eval
+LIBERO_VENV := .venv-interop-libero
 OUT ?= runs/demo
 # What neither compiles models, nor renders, nor loads TensorFlow: two and a half minutes of one core.
 FAST := tests/actions tests/data tests/files tests/inputs tests/tokens \
@@ -18,7 +21,8 @@ FAST := tests/actions tests/data tests/files tests/inputs tests/tokens \
 	tests/test_cli_door.py tests/test_configs.py tests/test_extras.py tests/test_house.py tests/test_typed.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs test-core test-fast test-faults test-serve-faults gl clean
+.PHONY: help demo test lint docs test-core test-fast test-faults test-serve-faults test-interop test-interop-libero gl \
+	clean
 
 help:  ## what this Makefile can do
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -62,9 +66,20 @@ $(CORE_VENV)/.ready: setup.py constraints.txt
 	@launch/make_venv.sh $(CORE_VENV) .
 	@touch $@
 
+test-interop: $(READY) gl $(OPENPI_VENV)/.ready $(VLA_EVAL_VENV)/.ready  ## clients of the field drive worlds through rt2 serve, unmodified
+	$(BIN)/python tests/interop/drive.py $(OPENPI_VENV)/bin/python $(VLA_EVAL_VENV)/bin
+
+test-interop-libero: $(READY) gl $(LIBERO_VENV)/.ready  ## vla-eval drives LIBERO through rt2 serve (an environment of 2 GB)
+	$(BIN)/python tests/interop/drive_libero.py $(LIBERO_VENV)/bin
+
+# Their own environments: openpi-client wants an older NumPy. What they install is pinned beside the scripts.
+.venv-interop-%/.ready: tests/interop/%.txt
+	@CONSTRAINTS=/dev/null launch/make_venv.sh $(@D) -r $<
+	@touch $@
+
 docs: $(READY)  ## the site of the documentation in build/site, built strictly and without the network
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 	@echo $(CURDIR)/build/site/index.html
 
 clean:  ## remove the environments, what was built, and the demo's output
-	rm -rf $(VENV) $(CORE_VENV) build runs
+	rm -rf $(VENV) $(CORE_VENV) $(OPENPI_VENV) $(VLA_EVAL_VENV) $(LIBERO_VENV) build runs

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# make_venv.sh DIR ARGUMENTS: a virtual environment at DIR, in which `pip install ARGUMENTS` takes the pinned versions.
+# make_venv.sh DIR ARGUMENTS: a virtual environment at DIR, in which `pip install ARGUMENTS` takes the pinned versions,
+# or those of the file $CONSTRAINTS.
 set -euo pipefail
 dir=$1
 shift
@@ -16,4 +17,4 @@ if [ -z "$python" ]; then
 fi
 echo "setting up $dir with $($python --version) (some minutes the first time)"
 "$python" -m venv "$dir"
-"$dir/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt "$@" 2> >(grep -v '^WARNING: Location' >&2)
+"$dir/bin/python" -m pip install --quiet --disable-pip-version-check -c "${CONSTRAINTS:-constraints.txt}" "$@" 2> >(grep -v '^WARNING: Location' >&2)

@@ -29,7 +29,7 @@ from rt2_jax.serve.greeting import ServedRobot
 T = TypeVar("T")
 
 # Seconds in which a server answers, or comes back; and between two attempts where it says that it cannot now.
-PATIENCE, PAUSE = 60.0, 0.2
+PATIENCE, PAUSE = 30.0, 0.2
 # The observation is as good as before: the world stands still until it has its action.
 _TRY_AGAIN = (ConnectionLost, RateLimited, ServerBusy, ServerDraining, StaleObservation)
 
