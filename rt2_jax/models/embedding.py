@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int
 
-from rt2_jax.models.layers import FAN_IN, adapted, axes, hidden
+from rt2_jax.models.layers import FAN_IN, adapted, axes, hidden, rescaled
 from rt2_jax.parallel.rules import constrain
 
 PAD_ID = 0  # padding of prompts and targets, and an encoder-decoder's first input
@@ -28,14 +28,19 @@ class Embedding(nn.Module):
         self.embedding = self.param("embedding", init, (self.vocab_size, self.width), jnp.float32)
 
     def __call__(self, ids: Int[Array, "batch length"]) -> Float[Array, "batch length {self.width}"]:
-        x = jnp.take(self.embedding, ids, axis=0, mode="clip").astype(self.dtype)
+        x = jnp.take(self.embedding, ids, axis=0, mode="clip")
+        if self.has_variable("params", "embedding_scale"):  # int8: a row has its scale
+            scale = self.get_variable("params", "embedding_scale")
+            x = x.astype(jnp.float32) * jnp.take(scale, ids, axis=0, mode="clip")[..., None]
+        x = x.astype(self.dtype)
         return hidden(x * jnp.asarray(self.width**0.5, self.dtype) if self.scaled_inputs else x)
 
     def logits(self, x: Float[Array, "batch length {self.width}"]) -> Float32[Array, "batch length {self.vocab_size}"]:
         """Scores of every token by the table's own rows."""
         x = x if self.scaled_inputs else x * self.width**-0.5
         table = self.embedding.astype(self.dtype)
-        return vocabulary_layout(jnp.einsum("bsw,vw->bsv", x, table, preferred_element_type=jnp.float32))
+        logits = jnp.einsum("bsw,vw->bsv", x, table, preferred_element_type=jnp.float32)
+        return vocabulary_layout(rescaled(self, logits, "embedding"))
 
 
 class Logits(nn.Module):
@@ -48,7 +53,7 @@ class Logits(nn.Module):
     def __call__(self, x: Float[Array, "batch length width"]) -> Float32[Array, "batch length {self.vocab_size}"]:
         kernel = self.param("kernel", axes(FAN_IN, "embed", "vocab"), (x.shape[-1], self.vocab_size), jnp.float32)
         logits = jnp.einsum("bsw,wv->bsv", x, kernel.astype(self.dtype), preferred_element_type=jnp.float32)
-        return vocabulary_layout(adapted(self, x, logits))
+        return vocabulary_layout(adapted(self, x, rescaled(self, logits)))
 
 
 def vocabulary_layout(
