@@ -18,7 +18,9 @@ import pytest
 
 HERE = pathlib.Path(__file__).parent
 # What loads TensorFlow, and the door, whose tests send signals at chosen moments and want no other tests beside them.
-APART = tuple(HERE / name for name in ("datasets", "test_cli.py", "test_cli_door.py"))
+APART = tuple(
+    HERE / name for name in ("datasets", "export/test_export_saved_model.py", "test_cli.py", "test_cli_door.py")
+)
 # The second process has this variable: the pipe that its reports go to.
 PIPE = "RT2_TESTS_PIPE"
 # Exit codes of a pytest that came to its end: all passed, some failed, collection failed, nothing fits -k or -m.

@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Float32, Int, Int32, PRNGKeyArray, PyTree, UInt8
+from jaxtyping import Array, Float32, Int, Int32, PRNGKeyArray, PyTree, UInt8
 
 from rt2_jax.errors import UserError
 from rt2_jax.models.config import ModelConfig, PrefixLmConfig

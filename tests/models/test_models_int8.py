@@ -52,7 +52,7 @@ def pair(request):
 
 
 def test_kernels_and_the_token_table_are_int8_and_nothing_else(pair):
-    backbone, params, int8, numbers = pair
+    _, params, int8, numbers = pair
     before, after, axes = flat(params), flat(numbers), flat(int8.logical_axes())
     assert before.keys() <= after.keys() == axes.keys()
     for path, leaf in after.items():
