@@ -35,6 +35,10 @@ DATA = [
 ]
 # Reads and writes the weights of other frameworks (rt2 convert).
 CONVERT = ["einops>=0.8", "safetensors>=0.5", "tensorstore>=0.1.70"]
+# rt2 export --format jax; an artifact's reader needs flatbuffers too, which jax.export reads programs with.
+EXPORT = ["flatbuffers>=24", "safetensors>=0.5"]
+# rt2 export --format savedmodel; serving one takes tensorflow and tensorflow-text alone.
+SAVEDMODEL = ["orbax-export>=0.0.8,<0.1", "tensorflow>=2.20,<2.22", "tensorflow-text>=2.20,<2.22"]
 # Holds the models against code nobody here wrote. On the CPU, in float32.
 PARITY = ["torch==2.13.0", "transformers>=5.20,<6"]
 # `tensorboard = True` in a config: tensorboardX writes the summaries, without TensorFlow; tensorboard shows them.
@@ -71,6 +75,8 @@ setup(
     extras_require={
         "convert": CONVERT,
         "data": DATA,
+        "export": EXPORT,
+        "savedmodel": SAVEDMODEL,
         "parity": PARITY + CONVERT,
         "serve": SERVE,
         "sim": SIM,
@@ -78,7 +84,7 @@ setup(
         "tpu": ["jax[tpu]>=0.10,<0.11"],
         "cuda": ["jax[cuda12]>=0.10,<0.11"],
         "docs": DOCS,
-        "dev": DEV + CONVERT + DATA + DOCS + PARITY + SERVE + SIM + TENSORBOARD,
+        "dev": DEV + CONVERT + DATA + DOCS + EXPORT + PARITY + SAVEDMODEL + SERVE + SIM + TENSORBOARD,
     },
     entry_points={"console_scripts": ["rt2=rt2_jax.cli:entry"]},
 )

@@ -19,7 +19,7 @@ import pytest
 
 HERE = pathlib.Path(__file__).parent
 # What loads TensorFlow; and the door, whose tests send signals at chosen moments and want no other tests beside them.
-TENSORFLOW = (HERE / "datasets", HERE / "test_cli.py")
+TENSORFLOW = (HERE / "datasets", HERE / "export" / "test_export_saved_model.py", HERE / "test_cli.py")
 ALONE = (HERE / "test_cli_door.py",)
 APART = (TENSORFLOW, ALONE)
 # A pytest that was started here has this variable: the pipe that its reports go to.

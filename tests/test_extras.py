@@ -1,5 +1,6 @@
 """Each extra is needed by what it is for, and by nothing else; what needs one that is not there says so in a line."""
 
+import pathlib
 import subprocess
 import sys
 
@@ -8,9 +9,13 @@ import pytest
 SIM = ("mujoco", "gymnasium")
 DATA = ("tensorflow", "tensorflow_datasets", "seqio")
 CONVERT = ("einops", "safetensors")
+EXPORT = ("flatbuffers", "safetensors")
 SERVE = ("aiohttp", "prometheus_client", "websockets")
-CORE_MODULES = ("train.loop", "policy.load", "bundle.store", "data.reader", "report.run", "cli.command_line")
+CORE_MODULES = (
+    "train.loop", "policy.load", "bundle.store", "data.reader", "report.run", "cli.command_line", "export.artifact",
+)  # fmt: skip
 DATA_MODULES = ("datasets.prepare", "datasets.tasks", "datasets.tabletop.tasks")
+SHIPPED = pathlib.Path(__file__).parents[1] / "data" / "checkpoints" / "tabletop_rt2"
 
 
 def run_without(packages, code):
@@ -42,12 +47,18 @@ def test_a_verb_whose_extra_is_not_installed_names_it(tmp_path):
         f"data build --data {tmp_path}/data": "this needs tensorflow, which is not installed; [data]",
         f"data prepare --data {tmp_path}/data": "this needs seqio, which is not installed; [data]",
         f"data vocabulary --out {tmp_path}/words.model": "this needs mujoco, which is not installed; [sim]",
+        f"export --checkpoint {SHIPPED} --format jax --out {tmp_path}/out": (
+            "an artifact of jax.export needs the package flatbuffers; [export]"
+        ),
+        f"export --checkpoint {SHIPPED} --format savedmodel --out {tmp_path}/out": (
+            "a SavedModel needs the package tensorflow; [savedmodel]"
+        ),
         f"convert --size tiny --model . --out {tmp_path}/out": "other formats need the package einops; [convert]",
         f"serve --bundle {tmp_path}": "this needs aiohttp, which is not installed; [serve]",
     }
     calls = f"codes = [main(words.split()) for words in {[*given]}]"
-    extras = SIM + DATA + CONVERT + SERVE
+    extras = SIM + DATA + CONVERT + EXPORT + SERVE
     code, printed, errors = run_without(extras, f"from rt2_jax.cli import main\n{calls}\nprint(codes)")
-    assert (code, printed) == (0, "[2, 2, 2, 2, 2]\n"), errors
+    assert (code, printed) == (0, "[2, 2, 2, 2, 2, 2, 2]\n"), errors
     told = [line.replace("[", "pip install 'rt2_jax[") + "'" for line in given.values()]
     assert errors.splitlines() == [f"rt2: error: {line}" for line in told]

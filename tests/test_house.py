@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import sys
 
 import pytest
 
@@ -33,7 +34,7 @@ def importers(*packages):
     ("packages", "home"),
     [
         (("flax.linen",), "models"),
-        (("tensorflow", "tensorflow_datasets", "tensorflow_text", "seqio"), "datasets"),
+        (("tensorflow_datasets", "seqio"), "datasets"),
         (("mujoco", "gymnasium"), "sim"),
     ],
 )
@@ -41,6 +42,18 @@ def test_a_heavy_library_has_one_home(packages, home):
     found = importers(*packages)
     assert found, f"nothing imports {packages}: is the rule still about something?"
     assert {path.parts[0] for path in found} == {home}
+
+
+def test_tensorflow_has_two_homes():
+    """Datasets are prepared with it, and a SavedModel is made with it."""
+    found = {path.parent.as_posix() for path in importers("tensorflow", "tensorflow_text", "orbax.export")}
+    assert "export/saved_model" in found
+    assert {place for place in found if place.split("/")[0] != "datasets"} == {"export/saved_model"}
+
+
+def test_the_loader_of_an_artifact_imports_nothing_that_jax_does_not_bring():
+    allowed = {"jax", "numpy", "ml_dtypes", "sentencepiece", *sys.stdlib_module_names}
+    assert {name.split(".")[0] for name in imported_names(ROOT / "rt2_jax" / "export" / "loader.py")} <= allowed
 
 
 def test_the_simulator_imports_neither_tensorflow_nor_jax():

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 from rt2_jax.cli.bench import add_bench
 from rt2_jax.cli.data import add_data
+from rt2_jax.cli.export import add_export
 from rt2_jax.cli.parsing import Parser
 from rt2_jax.cli.runs import add_eval, add_sample, add_train
 from rt2_jax.cli.serve import add_serve
-from rt2_jax.cli.weights import add_convert, add_export, add_sizes, add_verify
+from rt2_jax.cli.weights import add_convert, add_sizes, add_verify
 
 DESCRIPTION = """\
 RT-2 in JAX: vision-language-action models, co-fine-tuned on web and robot data.

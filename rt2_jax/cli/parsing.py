@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
+from rt2_jax.errors import UserError
+
 # Linux: bytes of one name, and of a whole path with its closing zero.
 MAX_NAME = 255
 MAX_PATH = 4095
@@ -68,6 +70,15 @@ def told_unverified(arguments: argparse.Namespace) -> None:
     """Says that the checkpoint is taken on trust, where that was asked for."""
     if arguments.no_verify:
         print(f"{arguments.checkpoint}: not verified (--no-verify); a damaged byte would go unnoticed", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def needs_extra(extra: str, what: str) -> Iterator[None]:
+    """Import inside it what an extra brings: a package that is not there is told by the extra's name."""
+    try:
+        yield
+    except ImportError as error:
+        raise UserError(f"{what} the package {error.name}; pip install 'rt2_jax[{extra}]'") from error
 
 
 @dataclasses.dataclass(frozen=True)

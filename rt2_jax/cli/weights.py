@@ -1,23 +1,18 @@
-"""rt2 convert, export, verify and sizes: weights in and out, and what models hold."""
+"""rt2 convert, verify and sizes: weights in, and what folders and models hold."""
 
 import argparse
-import contextlib
-import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 from rt2_jax.cli.parsing import (
     MAX_JAX_SEED,
-    add_no_verify,
     add_overwrite,
     add_verb,
     count,
+    needs_extra,
     path,
     pattern,
     text,
-    told_unverified,
 )
-from rt2_jax.errors import UserError
 
 MAX_LENGTH = 1_000_000  # tokens; nobody counts longer texts, and all figures stay within 64 bits
 
@@ -64,7 +59,7 @@ def add_convert(verbs: Any) -> None:
 
 
 def _convert(arguments: argparse.Namespace) -> None:
-    with _needs_convert():
+    with needs_extra("convert", "other formats need"):
         from rt2_jax.convert.importer import import_weights
         from rt2_jax.convert.plan import parse_setting
         from rt2_jax.convert.report import report
@@ -91,41 +86,6 @@ def _convert(arguments: argparse.Namespace) -> None:
     report(imported, arguments.out)
 
 
-@contextlib.contextmanager
-def _needs_convert() -> Iterator[None]:
-    """Tells a package that is not there by the extra that brings it."""
-    try:
-        yield
-    except ImportError as error:
-        raise UserError(f"other formats need the package {error.name}; pip install 'rt2_jax[convert]'") from error
-
-
-def add_export(verbs: Any) -> None:
-    export = add_verb(
-        verbs, "export", _export, "write a run's weights as a bundle, or for another framework",
-        "A bundle is what evaluation and serving read: weights without optimizer state, vocabulary, bins and grammar,\n"
-        "held together by hashes. Of a run, its last complete checkpoint. A run with LoRA keeps its adapters, which\n"
-        "everything that reads a bundle understands, unless they are merged. Other formats hold the weights alone.",
-    )  # fmt: skip
-    export.add_argument("--checkpoint", type=path, required=True, help="a run's workdir, or another bundle")
-    export.add_argument("--out", type=path, required=True, help="the bundle's folder")
-    export.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), default=None, help="a bundle's stored weights (default float32)"
-    )
-    export.add_argument("--merge-lora", action="store_true", help="add the LoRA adapters into the weights")
-    export.add_argument(
-        "--envelope", type=path, default=None, metavar="FILE",
-        help="a JSON file of limits by embodiment that no action leaves (docs/robot_client.md); robots that the file "
-        "does not name keep theirs",
-    )  # fmt: skip
-    export.add_argument(
-        "--format", choices=("bundle", "transformers", "big_vision", "t5x"), default="bundle",
-        help="transformers: PaliGemma, or T5 and SigLIP side by side; big_vision: .npz; t5x: the T5 (default bundle)",
-    )  # fmt: skip
-    add_overwrite(export)
-    add_no_verify(export)
-
-
 def add_verify(verbs: Any) -> None:
     verify = add_verb(
         verbs, "verify", _verify, "hold every byte of what rt2 wrote to its hash",
@@ -140,43 +100,6 @@ def _verify(arguments: argparse.Namespace) -> None:
     from rt2_jax.train.verify import verify
 
     verify(arguments.path)
-
-
-def _export(arguments: argparse.Namespace) -> None:
-    if arguments.format != "bundle":
-        if arguments.dtype or arguments.merge_lora or arguments.envelope:
-            raise UserError(
-                f"--dtype, --merge-lora and --envelope change a bundle; leave them out with --format {arguments.format}"
-            )
-        with _needs_convert():
-            from rt2_jax.convert.exporter import export_weights
-
-        told_unverified(arguments)
-        for line in export_weights(
-            arguments.checkpoint,
-            arguments.out,
-            arguments.format,
-            overwrite=arguments.overwrite,
-            verify=not arguments.no_verify,
-        ):
-            print(f"{arguments.out}: {line}")
-        return
-    from rt2_jax.bundle.spec import read_spec, with_envelopes
-    from rt2_jax.bundle.store import BUNDLE_KIND, load_bundle, merge_bundle, save_bundle
-    from rt2_jax.files.writing import check_target
-
-    target = {"sources": [arguments.checkpoint], "overwrite": arguments.overwrite}
-    check_target(arguments.out, BUNDLE_KIND, **target)
-    if arguments.envelope:  # before the weights are read, which may take minutes
-        with_envelopes(read_spec(arguments.checkpoint), arguments.envelope)
-    told_unverified(arguments)
-    dtype = arguments.dtype or "float32"
-    bundle = load_bundle(arguments.checkpoint, verify=not arguments.no_verify)
-    bundle = merge_bundle(bundle) if arguments.merge_lora else bundle
-    spec = dataclasses.replace(bundle.spec, exported_from=bundle.identity)
-    spec = with_envelopes(spec, arguments.envelope) if arguments.envelope else spec
-    identity = save_bundle(arguments.out, bundle.params, spec, bundle.vocabulary, dtype, **target)
-    print(f"{arguments.out}: {spec.model.name} at step {spec.step}, {dtype}, identity {identity}")
 
 
 def add_sizes(verbs: Any) -> None:

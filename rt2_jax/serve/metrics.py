@@ -44,7 +44,10 @@ class Metrics:
             "rt2_action_logprob", "Log-probability of the last answer", ["embodiment"], registry=registry
         )
         self._limited = Counter(
-            "rt2_envelope_limited", "Answers that the safety envelope changed", ["embodiment", "name"], registry=registry
+            "rt2_envelope_limited",
+            "Answers that the safety envelope changed",
+            ["embodiment", "name"],
+            registry=registry,
         )
         self._held = Counter(
             "rt2_envelope_held", "Answers that the safety envelope held", ["embodiment"], registry=registry
