@@ -21,7 +21,7 @@ FAST := tests/actions tests/data tests/files tests/inputs tests/tokens \
 	tests/test_cli_door.py tests/test_configs.py tests/test_extras.py tests/test_house.py tests/test_typed.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs test-core test-fast test-faults test-interop test-interop-libero gl clean
+.PHONY: help demo test lint docs test-core test-fast test-faults test-serve-faults test-interop test-interop-libero gl clean
 
 help:  ## what this Makefile can do
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,9 @@ test-fast: $(READY)  ## the quick tests, for daily work (under two minutes on tw
 
 test-faults: $(READY) gl  ## every attack of the fault suite (45 minutes), with the table of docs/reliability.md
 	RT2_FAULTS=full $(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or not slow" tests/faults
+
+test-serve-faults: $(READY)  ## the server's fault tests, and its fuzzers for ten minutes (RT2_FUZZ_SECONDS)
+	$(BIN)/python -m pytest -n 0 -m "slow or not slow" tests/serve
 
 lint: $(READY)  ## ruff, its format, the import contracts and the types
 	$(BIN)/ruff check .

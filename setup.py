@@ -41,6 +41,8 @@ PARITY = ["torch==2.13.0", "transformers>=5.20,<6"]
 TENSORBOARD = ["tensorboard>=2.20", "tensorboardX>=2.6.2"]
 # Later MuJoCo releases give other trajectories for the same seed, so the world's version is exact.
 SIM = ["mujoco==3.11.0", "gymnasium>=1.2"]
+# A policy behind a port (rt2 serve), and its client. aiohttp 3.14 refuses a frame that is too large by its header.
+SERVE = ["aiohttp>=3.14,<4", "prometheus_client>=0.20", "websockets>=15"]
 # The site of the documentation (make docs).
 DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
 DEV = [
@@ -70,12 +72,13 @@ setup(
         "convert": CONVERT,
         "data": DATA,
         "parity": PARITY + CONVERT,
+        "serve": SERVE,
         "sim": SIM,
         "tensorboard": TENSORBOARD,
         "tpu": ["jax[tpu]>=0.10,<0.11"],
         "cuda": ["jax[cuda12]>=0.10,<0.11"],
         "docs": DOCS,
-        "dev": DEV + CONVERT + DATA + DOCS + PARITY + SIM + TENSORBOARD,
+        "dev": DEV + CONVERT + DATA + DOCS + PARITY + SERVE + SIM + TENSORBOARD,
     },
     entry_points={"console_scripts": ["rt2=rt2_jax.cli:entry"]},
 )

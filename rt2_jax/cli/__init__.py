@@ -1,4 +1,4 @@
-"""The command ``rt2``: data, convert, train, eval, sample, export, sizes.
+"""The command ``rt2``: data, convert, train, eval, sample, serve, export, sizes.
 
 ``entry`` is what the shell starts, ``main`` what a program or a test calls. This module imports next to nothing, so
 that `entry` answers to Ctrl-C from its first moment, the imports of a verb included.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from rt2_jax.cli.data import add_data
 from rt2_jax.cli.parsing import Parser
 from rt2_jax.cli.runs import add_eval, add_sample, add_train
+from rt2_jax.cli.serve import add_serve
 from rt2_jax.cli.weights import add_convert, add_export, add_sizes, add_verify
 
 DESCRIPTION = """\
@@ -17,8 +18,9 @@ The main job, in four commands (make demo runs them with the sizes of a laptop):
   rt2 train --config configs/tabletop_demo.py --workdir RUN --config.data_dir=DATA
   rt2 eval  --checkpoint RUN --data DATA --out REPORT
 
-Public weights come in by rt2 convert and go out by rt2 export; rt2 verify holds every byte of what was written to its
-hash; rt2 sizes says what each model holds and computes.
+rt2 serve puts a checkpoint behind a port, for robots and benchmarks. Public weights come in by rt2 convert and go out
+by rt2 export; rt2 verify holds every byte of what was written to its hash; rt2 sizes says what each model holds and
+computes.
 """
 OVERRIDE_PREFIX = "--config."
 
@@ -32,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_train(verbs)
     add_eval(verbs)
     add_sample(verbs)
+    add_serve(verbs)
     add_export(verbs)
     add_verify(verbs)
     add_sizes(verbs)

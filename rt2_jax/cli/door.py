@@ -197,6 +197,7 @@ _FIXES = {
 # Which extra of setup.py brings a package; `rt2 convert` and TensorBoard name theirs themselves.
 _EXTRAS = {
     "data": ("seqio", "tensorflow", "tensorflow_datasets"),
+    "serve": ("aiohttp", "prometheus_client", "websockets"),
     "sim": ("gymnasium", "mujoco"),
 }
 
