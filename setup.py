@@ -46,7 +46,7 @@ TENSORBOARD = ["tensorboard>=2.20", "tensorboardX>=2.6.2"]
 # Later MuJoCo releases give other trajectories for the same seed, so the world's version is exact.
 SIM = ["mujoco==3.11.0", "gymnasium>=1.2"]
 # A policy behind a port (rt2 serve), and its client. aiohttp 3.14 refuses a frame that is too large by its header.
-SERVE = ["aiohttp>=3.14,<4", "prometheus_client>=0.20", "websockets>=13"]
+SERVE = ["aiohttp>=3.14,<4", "prometheus_client>=0.20", "websockets>=15"]
 # The site of the documentation (make docs).
 DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
 DEV = [

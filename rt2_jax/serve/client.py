@@ -135,7 +135,7 @@ class PolicyClient:
             mode: "action", or "plan" to have the policy state a plan first; None leaves it to the server.
             deadline_ms: how old the observation may get, counted from this call, in milliseconds; an answer later than
                 that is not waited for. None: as long as the server allows, and the client's timeout.
-            carried_out: how many of the last answer's actions were carried out, for the guard; None is all of them.
+            carried_out: how many of the last answer's actions were carried out, for the guards; None is all of them.
 
         Raises:
             UserError: images, state or numbers of a wrong type, or an embodiment that the server does not know.
@@ -157,6 +157,8 @@ class PolicyClient:
                 fields["mode"] = mode
             if state is not None:
                 fields["state"] = _state(state, robot)
+            if carried_out is not None:
+                fields["carried_out"] = carried_out
             message, times = self._ask(fields, called, deadline_ms, robot)
             answer = read_answer(message, robot)
             guard = self.guards.get(robot.name)

@@ -31,6 +31,7 @@ class Serving:
         path: the folder it came from.
         name: of the model's size or configuration.
         step: updates done when it was written.
+        parameters: how many numbers the model has, or None.
         modes: that were compiled.
         envelopes: the limits of embodiments that have some; no action leaves them.
         place: in which the model computes: entered around every call (a mesh; nothing on one device).
@@ -43,6 +44,7 @@ class Serving:
     path: pathlib.Path
     name: str = ""
     step: int = 0
+    parameters: int | None = None
     modes: tuple[str, ...] = MODES
     envelopes: Mapping[str, Envelope] = dataclasses.field(default_factory=dict)
     place: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
@@ -182,6 +184,8 @@ def load_serving(
     Raises:
         UserError: a missing or damaged file, weights that know no robot, or a mesh that does not fit.
     """
+    import jax
+
     from rt2_jax.bundle.store import load_bundle
     from rt2_jax.policy.load import make_policy
 
@@ -193,6 +197,7 @@ def load_serving(
         path=bundle.path,
         name=bundle.spec.model.name,
         step=bundle.spec.step,
+        parameters=sum(int(leaf.size) for leaf in jax.tree.leaves(bundle.params)),
         modes=tuple(modes),
         envelopes=bundle.spec.envelopes,
         place=place,

@@ -48,7 +48,9 @@ def served(bundle, *arguments):
 def by_script(python, script, port):
     """The episodes that a client's script drove."""
     began = time.perf_counter()
-    ran = subprocess.run([python, HERE / script, str(port)], capture_output=True, text=True, check=False, cwd=HERE)
+    # The client's environment is its own: nothing of this process's path goes along.
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    ran = subprocess.run([python, HERE / script, str(port)], capture_output=True, text=True, check=False, env=env)
     assert ran.returncode == 0, f"{script}: {ran.stderr[-3000:]}"
     print(f"{script}: {EPISODES} episodes in {time.perf_counter() - began:.1f} s")
     return json.loads(ran.stdout.splitlines()[-1])
@@ -114,4 +116,4 @@ def main(openpi_python, vla_eval_folder):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], pathlib.Path(sys.argv[2]))
+    main(*(pathlib.Path(argument).absolute() for argument in sys.argv[1:]))

@@ -79,4 +79,4 @@ def main(vla_eval_folder):
 
 
 if __name__ == "__main__":
-    main(pathlib.Path(sys.argv[1]))
+    main(pathlib.Path(sys.argv[1]).absolute())

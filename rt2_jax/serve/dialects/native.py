@@ -42,6 +42,8 @@ class Native:
                 "bundle": serving.identity,
                 "modes": modes_served(serving),
                 "deadline_ms": 1000 * deadline,
+                "image_size": serving.policy.image_size,
+                "model": {"name": serving.name, "parameters": serving.parameters, "step": serving.step},
                 "embodiments": described(serving),
             }
         )
