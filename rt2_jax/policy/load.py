@@ -20,12 +20,16 @@ PROMPT_LEN = ANSWER_LEN = 64
 
 def load_policy(path: str | pathlib.Path, *, mesh: Mesh | None = None, verify: bool = True, **sampling: Any) -> Policy:
     """The policy of a bundle or a run, ready to act; see `rt2_jax.load_policy`."""
+    return make_policy(load_bundle_over(path, mesh, verify), mesh, **sampling)
+
+
+def load_bundle_over(path: str | pathlib.Path, mesh: Mesh | None, verify: bool = True) -> LoadedBundle:
+    """As `load_bundle`, its parameters laid out over the devices of `mesh`; None puts them on the default device."""
     if mesh is None:
-        return make_policy(load_bundle(path, verify=verify), **sampling)
+        return load_bundle(path, verify=verify)
     backbone = make_backbone(read_spec(pathlib.Path(path)).model)
     shapes = jax.eval_shape(backbone.init, jax.random.key(0))
-    places = shardings(backbone.logical_axes(), mesh, shapes)
-    return make_policy(load_bundle(path, places, verify), mesh, **sampling)
+    return load_bundle(path, shardings(backbone.logical_axes(), mesh, shapes), verify)
 
 
 def make_policy(bundle: LoadedBundle, mesh: Mesh | None = None, **sampling: Any) -> Policy:
