@@ -83,8 +83,8 @@ class ExportedPolicy:
             raise ValueError(f"{folder}: format {self.description.get('format')!r}, this file reads {FORMAT}")
         if verify:
             _check_hashes(folder)
-        self.embodiments = tuple(self.description["embodiments"])
-        self.modes = tuple(dict.fromkeys(program["mode"] for program in self.description["programs"]))
+        self.embodiments: tuple[str, ...] = tuple(self.description["embodiments"])
+        self.modes: tuple[str, ...] = tuple(dict.fromkeys(program["mode"] for program in self.description["programs"]))
         self._params = {
             name: jax.device_put(array) for name, array in read_safetensors(folder / self.description["weights"])
         }
@@ -263,7 +263,7 @@ def _state_words(state: Mapping[str, Any], states: np.ndarray, words: Sequence[s
     middle = (np.asarray(state["low"]) + np.asarray(state["high"])) / 2
     ends = np.where(states >= middle, state["num_bins"] - 1, 0)
     bins = state["first"] + np.where(state["binary"], ends, bins)
-    return [[words[value] for value in row] for row in bins]
+    return [[words[int(value)] for value in row] for row in bins]
 
 
 def _by_camera(images: Mapping[str, np.ndarray], cameras: Sequence[str], history: int) -> np.ndarray:

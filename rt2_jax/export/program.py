@@ -28,7 +28,7 @@ from rt2_jax.tokens.grammar import mode_of
 MODES = tuple(PROMPTS)
 
 FlatParams = Mapping[str, Array]
-Outputs = dict[str, Array]
+Outputs = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)

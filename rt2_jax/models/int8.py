@@ -37,7 +37,7 @@ def quantize(params: PyTree, config: ModelConfig, logical_axes: PyTree) -> tuple
     """
     if config.quantized:
         raise UserError(f"the weights of model {config.name} are {config.quantized} already; leave the quantising out")
-    names = flax.traverse_util.flatten_dict(logical_axes, is_leaf=lambda _, node: is_axes(node))
+    names: dict[Any, Any] = flax.traverse_util.flatten_dict(logical_axes, is_leaf=lambda _, node: is_axes(node))
 
     @jax.jit  # one program: compiling one for each shape takes longer than all of the work
     def stored(flat: dict[tuple[str, ...], Array]) -> dict[tuple[str, ...], Array]:
@@ -64,7 +64,8 @@ def check_float(config: ModelConfig, where: object, why: str) -> None:
 def quantize_boxed(boxed: PyTree) -> PyTree:
     """The same of parameters that are boxed with their logical axes, as a module's ``init`` gives them."""
     flat: dict[tuple[str, ...], Any] = {}
-    for path, box in flax.traverse_util.flatten_dict(boxed).items():
+    boxes: dict[Any, Any] = flax.traverse_util.flatten_dict(boxed)
+    for path, box in boxes.items():
         for name, (array, axes) in _stored(path[-1], box.value, box.names).items():
             flat[(*path[:-1], name)] = nn.LogicallyPartitioned(array, axes)
     return flax.traverse_util.unflatten_dict(flat)

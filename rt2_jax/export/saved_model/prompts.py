@@ -29,7 +29,8 @@ class PromptTokens(tf.Module):
         super().__init__()
         self._length = length
         self._vocabulary = vocabulary
-        self.tokenizer = tensorflow_text.SentencepieceTokenizer(vocabulary.path.read_bytes(), out_type=tf.int32)
+        ids: Any = tf.int32  # tensorflow-text knows the type by another name
+        self.tokenizer = tensorflow_text.SentencepieceTokenizer(vocabulary.path.read_bytes(), out_type=ids)
 
     def tokens(self, mode: str, robot: Embodiment, instruction: Any, state: Any = None) -> Any:
         """int32[B, length] of string[B] and, where the embodiment has proprioception, float32[B, S]."""
@@ -38,7 +39,7 @@ class PromptTokens(tf.Module):
         if robot.proprioception:
             said = state_text(robot.proprioception, state, self._vocabulary)
             text = tf.strings.join([text, " State: ", said])
-        ids = self.tokenizer.tokenize(tf.strings.join([text, after]))
+        ids: Any = self.tokenizer.tokenize(tf.strings.join([text, after]))
         longest = tf.reduce_max(ids.row_lengths())
         check = tf.debugging.Assert(
             longest <= self._length, ["a prompt has more tokens than the model reads:", longest]
