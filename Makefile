@@ -68,6 +68,7 @@ $(CORE_VENV)/.ready: setup.py constraints.txt
 
 test-interop: $(READY) gl $(OPENPI_VENV)/.ready $(VLA_EVAL_VENV)/.ready  ## clients of the field drive worlds through rt2 serve, unmodified
 	$(BIN)/python tests/interop/drive.py $(OPENPI_VENV)/bin/python $(VLA_EVAL_VENV)/bin
+	$(BIN)/python tests/interop/page_in_browser.py "$$(launch/ensure_browser.sh)"
 
 test-interop-libero: $(READY) gl $(LIBERO_VENV)/.ready  ## vla-eval drives LIBERO through rt2 serve (an environment of 2 GB)
 	$(BIN)/python tests/interop/drive_libero.py $(LIBERO_VENV)/bin

@@ -84,21 +84,13 @@ function bars(robot, action, limited) {
   return box;
 }
 
-// A plan points by pairs of bins after "at": across, then down, of the whole frame (0 to 255).
-function points(text) {
-  return [...text.matchAll(/\bat (\d{1,3}) (\d{1,3})\b/g)].map(found => [found[1] / 255, found[2] / 255]);
-}
-
 function frame(entry, robot) {
   const box = make("article", undefined, "frame"), seen = make("div", undefined, "seen"), image = make("img");
   image.src = entry.image;
   image.alt = `what robot ${entry.session} saw`;
-  const marks = draw("svg", {viewBox: "0 0 100 100", preserveAspectRatio: "none"});
-  for (const [across, down] of points(entry.text))
-    marks.append(draw("ellipse", {cx: across * 100, cy: down * 100, rx: 4, ry: 4}));
-  seen.append(image, marks);
+  seen.append(image, make("p", entry.instruction, "told"));
   const said = make("div", undefined, "said"), limited = entry.limited || [];
-  said.append(make("p", entry.instruction, "told"), make("p", entry.text, "words"));
+  said.append(make("p", entry.text, "words"));
   if (robot) said.append(bars(robot, entry.action, limited));
   const limits = entry.held ? " · held by the envelope" : limited.length ? " · limited by the envelope" : "";
   const times = `${digits(entry.total_ms)} ms (queue ${digits(entry.queue_ms)}, model ${digits(entry.model_ms)})`;
