@@ -81,6 +81,7 @@ def test_a_bundle_without_that_envelope_takes_the_guard_away(kit):
 
 def test_our_client_drives_a_robot_through_the_server(kit):
     """Greeting, frames, state, plan, history, refusals and the envelope on both sides, over a real socket."""
+
     def drive(port):
         with PolicyClient(f"ws://127.0.0.1:{port}") as client:
             robot = client.greeting.robot("arm")
