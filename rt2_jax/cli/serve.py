@@ -10,7 +10,7 @@ DESCRIPTION = """\
 Loads the bundle, holds it to its hashes, compiles every batch size, and then listens. One port speaks:
 
   WebSocket /v1/act   our own dialect (rt2_jax.serve.client)
-  WebSocket /         openpi-client, and vla-eval (vla-eval run --server ws://HOST:PORT)
+  WebSocket /         openpi-client, and vla-eval (vla-eval run --server-url ws://HOST:PORT)
   REST POST /act      OpenVLA's JSON (json-numpy), or a form with image files
   GET /status.json /metrics /healthz /readyz
 

@@ -4,6 +4,7 @@ import asyncio
 import collections
 import json
 import time
+import urllib.parse
 import weakref
 from collections.abc import Awaitable, Callable
 
@@ -100,6 +101,10 @@ class App:
             self.spoken.add(request.transport)
         client = request.remote or "local"
         try:
+            origin = request.headers.get("Origin")
+            if origin is not None and urllib.parse.urlsplit(origin).netloc != request.host:
+                # Browsers let any page open a WebSocket to any host, and send along what keys they know for it.
+                raise Refusal("unauthorized", "a page of another site; open the server's own address")
             if request.path in _ADMIN:
                 if not self._keys.is_admin(request.headers.get("Authorization")):
                     raise Refusal("unauthorized", "this path needs the admin's key; send Authorization: Bearer KEY")

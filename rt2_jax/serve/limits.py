@@ -16,7 +16,7 @@ class Limits:
         deadline: from a request's arrival to its answer; a client may ask for less.
         batcher: how requests wait for a batch.
         max_message: bytes of one message or request body.
-        max_pixels: of one image.
+        max_pixels: of one image; 4K has 8.3 million, and takes a tenth of a second to decode.
         max_connections: open at a time, of all clients together.
         max_sessions: that REST clients name, kept at a time; the one unused for longest makes room.
         rate, burst: requests a second of one connection, and how many may come at once; None for no limit.
@@ -32,7 +32,7 @@ class Limits:
     deadline: float = 1.0
     batcher: BatcherLimits = dataclasses.field(default_factory=BatcherLimits)
     max_message: int = MAX_BYTES
-    max_pixels: int = 2**24
+    max_pixels: int = 2**23
     max_connections: int = 1024
     max_sessions: int = 1024
     rate: float | None = 200.0

@@ -28,10 +28,11 @@ class Conversation:
         self._answering: set[asyncio.Task[None]] = set()
         self._reading = False
         self._sending = asyncio.Lock()
+        self._transport: asyncio.Transport | None = None
 
     async def run(self, request: web.Request) -> web.WebSocketResponse:
         """Speaks with the client until it goes or the server stops."""
-        service, socket = self._service, self._socket
+        service, socket, self._transport = self._service, self._socket, request.transport
         await socket.prepare(request)
         session = service.session(self._dialect.name, self._client)
         rate = service.connection_rate()
@@ -119,9 +120,8 @@ class Conversation:
                 else:
                     await self._socket.send_bytes(message)
         except TimeoutError:
-            transport = self._socket._req.transport if self._socket._req is not None else None
-            if transport is not None:
-                transport.abort()
+            if self._transport is not None:
+                self._transport.abort()
             raise
 
     async def _end(self) -> None:

@@ -246,6 +246,25 @@ def test_without_its_key_nobody_gets_in(kit):
     kit.really(run())
 
 
+def test_a_page_of_another_site_is_refused(kit):
+    async def run():
+        async with kit.running() as running:
+            for origin, status in (
+                ("http://evil.example", 401),
+                ("null", 401),
+                (f"http://127.0.0.1:{running.port}", 200),
+            ):
+                async with running.http.get("/status.json", headers={"Origin": origin}) as reply:
+                    assert reply.status == status
+            with pytest.raises(aiohttp.WSServerHandshakeError, match="401"):
+                await running.http.ws_connect("/v1/act", headers={"Origin": "http://evil.example"})
+            ours = {"Origin": f"http://127.0.0.1:{running.port}"}
+            async with kit.Robot.connected(running.http, headers=ours) as robot:
+                assert (await robot.act(3))["type"] == "action"
+
+    kit.really(run())
+
+
 def test_a_server_without_an_admin_key_exchanges_nothing(kit):
     async def run():
         async with kit.running() as running:
@@ -258,12 +277,12 @@ def test_a_server_without_an_admin_key_exchanges_nothing(kit):
 
 def test_who_asks_too_often_is_told_so(kit):
     async def run():
-        slow = Limits(rate=5.0, burst=3, key_rate=10.0, key_burst=5, batcher=BatcherLimits(window=0.0))
+        slow = Limits(rate=0.001, burst=3, key_rate=0.001, key_burst=5, batcher=BatcherLimits(window=0.0))
         async with kit.running(limits=slow) as running:
             async with kit.Robot.connected(running.http) as robot:
                 replies = [await robot.act(number + 1) for number in range(4)]
                 assert [reply["type"] for reply in replies] == ["action"] * 3 + ["error"]
-                assert replies[3]["code"] == "rate" and "5 requests a second of one connection" in replies[3]["message"]
+                assert replies[3]["code"] == "rate" and "0.001 requests a second of one connection" in replies[3]["message"]
             async with kit.Robot.connected(running.http) as robot:
                 replies = [await robot.act(number + 1) for number in range(3)]
                 assert "of this client" in replies[-1]["message"]
