@@ -22,6 +22,8 @@ Result = TypeVar("Result")
 
 # Batches of each size whose least duration says how long the next one takes; none older than this many seconds.
 _REMEMBERED, _REMEMBERED_SECONDS = 8, 10.0
+# Seconds, at least, in which a robot that is told that its observation is stale sends a fresh one.
+_FRESH_SECONDS = 0.005
 # Seconds for which a lane counts as one whose next request may be waited for.
 _ACTIVE_SECONDS = 1.0
 
@@ -164,6 +166,7 @@ class Batcher(Generic[Payload, Result]):
         """Runs batches until it is cancelled."""
         while True:
             await self._gather()
+            await self._refuse_late()
             batch = self._take()
             if batch:
                 await self._serve_batch(batch)
@@ -208,31 +211,39 @@ class Batcher(Generic[Payload, Result]):
             del self._seen[lane]
         return len(self._seen)
 
+    async def _refuse_late(self) -> None:
+        """Refuses requests that would be late even if served alone, so that they are not in the others' way.
+
+        A robot sends a fresh observation at once; where the batch has room for it, it is waited for a moment.
+        """
+        now = asyncio.get_running_loop().time()
+        waiting = list(self._in_turn())
+        late = [request for request in waiting if not self._in_time(request, 1, now)]
+        if late and len(late) == len(waiting):
+            # One is tried all the same, so that it is learnt whether a batch still takes as long as it did.
+            late.remove(max(late, key=lambda request: request.deadline))
+        for request in late:
+            self._take_out(request)
+            _expire(request)
+        if late and len(waiting) - len(late) < self._limits.max_batch:
+            await asyncio.sleep(max(_FRESH_SECONDS, self._durations.expected(late[0].group, 1, now) / 10))
+
     def _take(self) -> list[_Request[Payload, Result]]:
         """The next batch, taken out of the lanes; those that it serves go to the end of the turn."""
         now = asyncio.get_running_loop().time()
-        waiting = list(self._in_turn())
+        waiting, most = list(self._in_turn()), self._limits.max_batch
         if not waiting:
             return []
-        most = self._limits.max_batch
-        # Whoever is late even if served alone is refused now, and not kept in the others' way.
-        late = [request for request in waiting if not self._in_time(request, 1, now)]
-        fitting = [request for request in waiting if self._in_time(request, 1, now)]
-        size = 1 << (min(len(fitting), most) - 1).bit_length() if fitting else 1
-        while size > 1 and not self._without_overtaking(fitting, size, now):
+        size = 1 << (min(len(waiting), most) - 1).bit_length()
+        while size > 1 and not self._without_overtaking(waiting, size, now):
             size //= 2
-        batch = self._without_overtaking(fitting, size, now)[: min(size, most)]
-        if not batch:
-            # One is tried all the same, so that it is learnt whether a batch still takes as long as it did.
-            batch = [max(late, key=lambda request: request.deadline)]
-            late.remove(batch[0])
-        for request in (*late, *batch):
+        batch = self._without_overtaking(waiting, size, now)[: min(size, most)]
+        batch = batch or [max(waiting, key=lambda request: request.deadline)]
+        for request in batch:
             self._take_out(request)
         for request in batch:
             if request.lane in self._lanes:
                 self._lanes.move_to_end(request.lane)
-        for request in late:
-            _expire(request)
         return batch
 
     def _without_overtaking(

@@ -60,6 +60,7 @@ class Server:
             self._app.web,
             access_log=None,
             handle_signals=False,
+            handler_cancellation=True,  # who has gone is not computed for
             keepalive_timeout=limits.keepalive,
             lingering_time=1.0,
             shutdown_timeout=limits.send_timeout,

@@ -203,6 +203,27 @@ def test_under_twice_the_load_it_serves_what_it_can(kit):
     assert len(served) > 0.8 * 0.5 * len(requests)
 
 
+def test_robots_that_ask_again_at_once_fill_batches_even_where_the_deadline_is_tight(kit):
+    """A batch takes four fifths of the deadline, so whoever comes early in one is too late for the next."""
+
+    async def run():
+        told = Outcomes(model := Model(base=0.4, each=0), BatcherLimits(max_batch=8, window=0.003))
+        loop = asyncio.get_running_loop()
+
+        async def robot(lane):
+            step = 0
+            while loop.time() < 20:
+                step += 1
+                await told.submit((lane, step), lane=lane, within=0.5)
+                await asyncio.sleep(0.001)
+
+        await asyncio.gather(*(robot(lane) for lane in range(32)))
+        answers = [result for _, result, _ in told.found.values() if result != "stale"]
+        return len(answers) / len(model.batches)
+
+    assert kit.virtually(run()) > 6  # of eight in a batch
+
+
 def test_a_slow_spell_is_forgotten(kit):
     """Batches that took longer than the deadline do not keep it from trying again."""
 

@@ -1,6 +1,7 @@
 """Clients that lie, break off, crawl or never listen: each is answered or cut off, and nobody else notices."""
 
 import asyncio
+import base64
 import io
 import json
 import socket
@@ -96,6 +97,29 @@ def test_a_client_killed_while_it_waits_is_forgotten(kit):
                 release.set()
                 assert (await first.receive())["actions"][0, 0] == 1
             assert [size for size, _, _ in policy.batches] == [1]
+
+    kit.really(run())
+
+
+def test_a_rest_client_that_went_is_not_computed_for(kit):
+    async def run():
+        release = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        policy = kit.TagPolicy(before=lambda size: asyncio.run_coroutine_threadsafe(release.wait(), loop).result(20))
+        async with kit.running(policy, limits(deadline=30.0)) as running, kit.Robot.connected(running.http) as first:
+            batcher = running.service.engine.batcher
+            await first.send(1)
+            await until(lambda: batcher.running == 1)
+            image = {"__numpy__": base64.b64encode(bytes(192)).decode(), "dtype": "|u1", "shape": [8, 8, 3]}
+            body = json.dumps({"image": image, "instruction": "x"}).encode()
+            _, writer = await asyncio.open_connection("127.0.0.1", running.port)
+            writer.write(b"POST /act HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            await until(lambda: batcher.waiting == 1)
+            writer.transport.abort()
+            await until(lambda: batcher.waiting == 0)
+            release.set()
+            assert (await first.receive())["actions"][0, 0] == 1
+            assert len(policy.batches) == 1
 
     kit.really(run())
 
@@ -282,7 +306,8 @@ def test_who_asks_too_often_is_told_so(kit):
             async with kit.Robot.connected(running.http) as robot:
                 replies = [await robot.act(number + 1) for number in range(4)]
                 assert [reply["type"] for reply in replies] == ["action"] * 3 + ["error"]
-                assert replies[3]["code"] == "rate" and "0.001 requests a second of one connection" in replies[3]["message"]
+                assert replies[3]["code"] == "rate"
+                assert "0.001 requests a second of one connection" in replies[3]["message"]
             async with kit.Robot.connected(running.http) as robot:
                 replies = [await robot.act(number + 1) for number in range(3)]
                 assert "of this client" in replies[-1]["message"]
