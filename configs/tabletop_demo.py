@@ -12,7 +12,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data_dir = "runs/demo/data"
     config.mixture = "tabletop_cofinetune_50"
     config.batch_size = 32
-    config.steps = 3000
+    config.steps = 2000
     config.prompt_len = 48
     config.target_len = 40
     config.init_from = "data/checkpoints/tabletop_vlm"

@@ -1,12 +1,11 @@
 """The model behind the server: loaded, compiled, run in one thread of its own, and exchanged between two batches."""
 
 import asyncio
-import contextlib
 import dataclasses
 import itertools
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -34,7 +33,6 @@ class Serving:
         parameters: how many numbers the model has, or None.
         modes: that were compiled.
         envelopes: the limits of embodiments that have some; no action leaves them.
-        place: in which the model computes: entered around every call (a mesh; nothing on one device).
         number: counts up with every bundle that this process loads.
         loaded: seconds since the epoch.
     """
@@ -47,7 +45,6 @@ class Serving:
     parameters: int | None = None
     modes: tuple[str, ...] = MODES
     envelopes: Mapping[str, Envelope] = dataclasses.field(default_factory=dict)
-    place: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
     number: int = dataclasses.field(default_factory=itertools.count().__next__)
     loaded: float = dataclasses.field(default_factory=time.time)
 
@@ -84,14 +81,13 @@ class Acted:
 def act_on(serving: Serving, rows: Sequence[Row]) -> list[Acted]:
     """What the policy does about rows of one embodiment and mode. Blocks: for the model's thread."""
     first = rows[0]
-    with serving.place():
-        output = serving.policy.act(
-            np.stack([row.images for row in rows]),
-            [row.instruction for row in rows],
-            first.mode,
-            embodiment=first.embodiment,
-            states=None if first.state is None else np.stack([row.state for row in rows if row.state is not None]),
-        )
+    output = serving.policy.act(
+        np.stack([row.images for row in rows]),
+        [row.instruction for row in rows],
+        first.mode,
+        embodiment=first.embodiment,
+        states=None if first.state is None else np.stack([row.state for row in rows if row.state is not None]),
+    )
     confidence = getattr(output, "confidence", None)
     return [
         Acted(
@@ -103,20 +99,6 @@ def act_on(serving: Serving, rows: Sequence[Row]) -> list[Acted]:
         )
         for row in range(len(rows))
     ]
-
-
-def warm_up(serving: Serving, max_batch: int) -> None:
-    """Compiles what the server will run: every embodiment, mode and batch size, on black frames."""
-    for robot in serving.policy.embodiments.values():
-        size, state = serving.policy.image_size, robot.proprioception
-        low = None if state is None else np.asarray(state.space.low, np.float32)
-        images = np.zeros((robot.num_images, size, size, 3), np.uint8)
-        for mode in serving.modes:
-            row = Row(images, "wait", robot.name, mode, low)
-            batch = 1
-            while batch <= max_batch:
-                act_on(serving, [row] * batch)
-                batch *= 2
 
 
 class Engine:
@@ -169,7 +151,6 @@ def load_serving(
     modes: Sequence[str] = MODES,
     mesh: Mapping[str, int] | None = None,
     verify: bool = True,
-    sampling: Mapping[str, Any] | None = None,
 ) -> Serving:
     """A bundle, held to its hashes, on its devices and compiled.
 
@@ -179,20 +160,21 @@ def load_serving(
         modes: of "action" and "plan".
         mesh: mesh axis -> size, to lay the model over all devices; None for the first one alone.
         verify: see `load_bundle`.
-        sampling: temperature, top_k and top_p; greedy by default.
 
     Raises:
         UserError: a missing or damaged file, weights that know no robot, or a mesh that does not fit.
     """
     import jax
 
-    from rt2_jax.bundle.store import load_bundle
-    from rt2_jax.policy.load import make_policy
+    from rt2_jax.parallel import make_mesh
+    from rt2_jax.policy.load import load_bundle_over, make_policy
 
-    shardings, place = (None, contextlib.nullcontext) if mesh is None else _mesh_place(path, mesh)
-    bundle = load_bundle(path, shardings, verify)
-    serving = Serving(
-        policy=make_policy(bundle, **(sampling or {})),
+    devices = None if mesh is None else make_mesh(mesh)
+    bundle = load_bundle_over(path, devices, verify)
+    policy = make_policy(bundle, devices)
+    policy.warm_up([1 << power for power in range(max_batch.bit_length())], modes)
+    return Serving(
+        policy=policy,
         identity=bundle.identity,
         path=bundle.path,
         name=bundle.spec.model.name,
@@ -200,27 +182,4 @@ def load_serving(
         parameters=sum(int(leaf.size) for leaf in jax.tree.leaves(bundle.params)),
         modes=tuple(modes),
         envelopes=bundle.spec.envelopes,
-        place=place,
     )
-    warm_up(serving, max_batch)
-    return serving
-
-
-def _mesh_place(path: str | pathlib.Path, sizes: Mapping[str, int]) -> tuple[Any, Callable[[], Any]]:
-    """Where each parameter of a bundle lies, and what to enter around each call."""
-    import jax
-
-    from rt2_jax.bundle.spec import read_spec
-    from rt2_jax.models.backbone import make_backbone
-    from rt2_jax.parallel import make_mesh, partitioned, shardings
-
-    mesh = make_mesh(sizes)
-    backbone = make_backbone(read_spec(path).model)
-    shapes = jax.eval_shape(backbone.init, jax.random.key(0))
-
-    @contextlib.contextmanager
-    def place() -> Iterator[None]:
-        with partitioned(mesh):
-            yield
-
-    return shardings(backbone.logical_axes(), mesh, shapes), place

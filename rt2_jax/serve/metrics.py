@@ -44,14 +44,9 @@ class Metrics:
             "rt2_action_logprob", "Log-probability of the last answer", ["embodiment"], registry=registry
         )
         self._limited = Counter(
-            "rt2_envelope_limited",
-            "Answers that the safety envelope changed",
-            ["embodiment", "name"],
-            registry=registry,
+            "rt2_envelope_limited", "Answers that the envelope changed", ["embodiment", "name"], registry=registry
         )
-        self._held = Counter(
-            "rt2_envelope_held", "Answers that the safety envelope held", ["embodiment"], registry=registry
-        )
+        self._held = Counter("rt2_envelope_held", "Answers that the envelope held", ["embodiment"], registry=registry)
         self._swaps = Counter("rt2_swaps", "Bundles swapped in, or found bad", ["result"], registry=registry)
         self._bundle = Info("rt2_bundle", "What is served", registry=registry)
         Gauge("rt2_start_time_seconds", "When the server started", registry=registry).set(time.time())

@@ -68,6 +68,8 @@ def serve(options: ServeOptions) -> None:
         )
 
     tell("loading", path=str(options.bundle))
+    if not options.verify:
+        tell("not_verified", level="warning", reason="a damaged byte of the bundle would go unnoticed (--no-verify)")
     serving = load(options.bundle)
     if not keys.clients and options.host not in ("127.0.0.1", "::1", "localhost"):
         tell("no_api_keys", level="warning", host=options.host, reason="whoever reaches the port moves the robot")

@@ -106,9 +106,8 @@ class Session:
         if history is None or (history.robot.sha256, history.image_size) != (robot.sha256, policy.image_size):
             self.reset()
             self._history = history = History(robot, policy.image_size)
-        return Row(
-            history.add(shown), observation.instruction, robot.name, observation.mode, state, observation.carried_out
-        )
+        frames, told = history.add(shown), observation.instruction
+        return Row(frames, told, robot.name, observation.mode, state, observation.carried_out)
 
     def answer(self, serving: Serving, row: Row, acted: Acted) -> Answer:
         """What the robot is told of what the policy decided: the whole chunk, inside its envelope."""
