@@ -33,8 +33,9 @@ class PolicyClient:
     """One robot's connection to a server.
 
     A server that restarts is waited for, with growing pauses, by the call that needs it. An observation is sent again
-    only while it is younger than its deadline, and with what is left of that; else the caller is told. Calls from
-    several threads wait for each other, but there is one episode and one history: give each robot a client of its own.
+    once at most, only while it is younger than its deadline, and with what is left of that; else the caller is told.
+    Calls from several threads wait for each other, but there is one episode and one history: give each robot a client
+    of its own.
 
     Args:
         url: ``ws://host:port`` or ``wss://``, ``http`` and ``https`` meaning the same; the path is the server's own
@@ -195,10 +196,11 @@ class PolicyClient:
                 self._connection.send(asked)
                 return self._receive(ends), times
             except ConnectionLost:
-                if robot.history > 1 or self._connection.is_closed:
+                if robot.history > 1:
                     self._told = False
                     raise  # what the server saw before is lost with it, which the caller has to know
-                if time.monotonic() >= called + fresh:
+                # Once more and no more: it may be this observation that the server breaks at.
+                if times > 1 or self._connection.is_closed or time.monotonic() >= called + fresh:
                     raise
 
     def _receive(self, ends: float) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import urllib.parse
 from typing import Any
 
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.frames import CloseCode
 from websockets.sync.client import ClientConnection, connect
 
 from rt2_jax.errors import UserError
@@ -18,6 +19,7 @@ from rt2_jax.serve.failures import (
     ServerBusy,
     ServerDraining,
     ServingError,
+    TooLarge,
     Unauthorized,
     refusal,
 )
@@ -85,20 +87,21 @@ class Connection:
 
         Raises:
             ConnectionLost: the connection is broken; `open` it again.
+            TooLarge: so it was at an earlier message that was over the server's limit.
             WireError: a value that no message can hold.
         """
         data = pack(message)
         try:
             self._open_socket().send(data)
         except (ConnectionClosed, OSError) as error:
-            self.leave()
-            raise ConnectionLost(f"the connection to {self.url} broke ({_told(error)}); act again") from error
+            raise self._broken(error) from error
 
     def receive(self, timeout: float) -> dict[str, Any]:
         """The next message, waited for `timeout` seconds.
 
         Raises:
             ConnectionLost: the connection is broken; `open` it again.
+            TooLarge: so it is, since the last message was over the server's limit.
             NoAnswer: none came in time.
             ProtocolError: what came is none.
         """
@@ -116,8 +119,7 @@ class Connection:
             self.leave()
             raise ProtocolError(f"{self.url} sent what is no message of this protocol ({error})") from error
         except (ConnectionClosed, OSError) as error:
-            self.leave()
-            raise ConnectionLost(f"the connection to {self.url} broke ({_told(error)}); act again") from error
+            raise self._broken(error) from error
 
     def leave(self) -> None:
         """Lets go of the connection; `open` makes another."""
@@ -135,6 +137,14 @@ class Connection:
         if socket is None:
             raise ConnectionLost(f"{self.url}: {'the client is closed' if self._closed else 'not connected'}")
         return socket
+
+    def _broken(self, error: ConnectionClosed | OSError) -> ServingError:
+        """What a connection that ended means; it is let go of."""
+        self.leave()
+        closed = error.rcvd if isinstance(error, ConnectionClosed) else None
+        if closed is not None and closed.code == CloseCode.MESSAGE_TOO_BIG:
+            return TooLarge(f"a message over the limit of {self.url}; send smaller frames, or JPEG")
+        return ConnectionLost(f"the connection to {self.url} broke ({_told(error)}); act again")
 
     def _dial(self, timeout: float) -> Greeting:
         """One attempt."""

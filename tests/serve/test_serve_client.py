@@ -222,6 +222,14 @@ def test_a_connection_that_breaks_is_made_again_within_the_deadline(start):
     assert len(server.headers) == 2
 
 
+def test_an_observation_that_the_server_breaks_at_is_not_sent_a_third_time(start):
+    server = start()
+    server.reply = lambda message: server.drop()
+    with PolicyClient(server.url) as client, pytest.raises(ConnectionLost):
+        client.act(SEEN, "a", deadline_ms=30000)
+    assert len(server.observations) == 2
+
+
 def test_a_restart_that_takes_longer_than_the_deadline_is_told_and_nothing_is_sent_again(start):
     hello = greeting(deadline_ms=200.0)
     server = start(hello=hello)

@@ -120,8 +120,8 @@ def test_a_wrong_key_is_refused_and_the_right_one_is_not(start, kit):
 def test_a_message_over_the_limit_is_an_error_and_no_hang(start, kit):
     limits = dataclasses.replace(LIMITS, max_message=1000)
     with PolicyClient(start(limits=limits).url) as client:
-        with pytest.raises((failures.TooLarge, ConnectionLost)):
-            client.act({"image": np.zeros((64, 64, 3), np.uint8)}, "a", deadline_ms=2000)
+        with pytest.raises(failures.TooLarge):
+            client.act({"image": np.zeros((64, 64, 3), np.uint8)}, "a", deadline_ms=20000)
         assert client.act({"image": kit.frame(9)}, "a").actions[0, 0] == 9
 
 
