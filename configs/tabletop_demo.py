@@ -1,4 +1,4 @@
-"""The demo: co-fine-tunes the shipped VLM on half robot, half web data, for some minutes on two cores.
+"""The demo: co-fine-tunes the shipped VLM on two thirds robot, one third web data, for some minutes on two cores.
 
 rt2 train --config configs/tabletop_demo.py --workdir runs/demo/run --config.data_dir=runs/demo/data
 """
@@ -10,9 +10,9 @@ def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.model = "tiny"
     config.data_dir = "runs/demo/data"
-    config.mixture = "tabletop_cofinetune_50"
+    config.mixture = "tabletop_cofinetune_66"
     config.batch_size = 32
-    config.steps = 3000
+    config.steps = 2400
     config.prompt_len = 48
     config.target_len = 40
     config.init_from = "data/checkpoints/tabletop_vlm"

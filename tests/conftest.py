@@ -1,13 +1,19 @@
-"""What every test shares: one hypothesis profile, patient with slow machines, and JAX on the CPU."""
+"""What every test shares: one hypothesis profile, patient with slow machines, JAX on the CPU, and compiled programs."""
 
 import importlib.util
 import os
 import pathlib
+import tempfile
 
 import hypothesis
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# What one process compiles serves all: the workers, another pytest that this one starts, commands that tests run.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _compiled = tempfile.TemporaryDirectory(prefix="rt2-tests-compiled-", ignore_cleanup_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
+os.environ |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
 hypothesis.settings.register_profile(
     "rt2", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], derandomize=True
 )
@@ -24,7 +30,7 @@ def _module(name):
 
 
 def pytest_configure(config):
-    """TensorFlow and the renderer run in two processes, see `apart.py`."""
+    """TensorFlow and the renderer run in processes of their own, see `apart.py`."""
     if plugin := _module("apart").plugin(config):
         config.pluginmanager.register(plugin, "rt2-apart")
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from rt2_jax.models.layers import MASKED, Dropout, HeadsIn, HeadsOut, Initializer, LayerNorm
+from rt2_jax.models.nonlinear import softmax
 from rt2_jax.parallel.rules import constrain
 
 # Added to attention logits; an axis of size 1 stands for all of it.
@@ -127,7 +128,7 @@ class Attention(nn.Module):
             logits = jnp.einsum("bqhgd,bkhd->bhgqk", groups, key, preferred_element_type=jnp.float32)
             logits = logits.reshape(logits.shape[0], self.heads, *logits.shape[3:])
         logits = softcap(logits, self.logits_softcap)
-        weights = nn.softmax(logits if bias is None else logits + bias).astype(self.dtype)
+        weights = softmax(logits if bias is None else logits + bias).astype(self.dtype)
         weights = self.dropout(weights)
         if not self.kv_heads:
             return self.out(jnp.einsum("bhqk,bkhd->bqhd", weights, value))

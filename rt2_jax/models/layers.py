@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from rt2_jax.models.nonlinear import gated
 from rt2_jax.parallel.rules import constrain
 
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"gelu": nn.gelu, "silu": nn.silu}  # gelu: tanh form, as T5
 MASKED = -1e9  # added to an attention logit in float32: far below any real one, and finite, so no NaN in an empty row
 
 Initializer = Callable[..., Any]  # gives an array, boxed or not
@@ -193,7 +193,7 @@ class GatedMlp(nn.Module):
     def __call__(self, x: Float[Array, "batch length width"]) -> Float[Array, "batch length width"]:
         gate = Linear(self.mlp, self.dtype, ("embed", "mlp"), FAN_IN, use_bias=False, name="gate")(x)
         up = Linear(self.mlp, self.dtype, ("embed", "mlp"), FAN_IN, use_bias=False, name="up")(x)
-        x = ACTIVATIONS[self.activation](gate) * up
+        x = gated(self.activation, gate, up)
         x = Dropout(self.dropout_rate)(constrain(x, "activation_batch", "activation_length", "activation_mlp"))
         down_init = scaled(FAN_IN, self.branch_init)
         return hidden(Linear(self.width, self.dtype, ("mlp", "embed"), down_init, use_bias=False, name="down")(x))

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 from rt2_jax.models.attention import Attention
 from rt2_jax.models.config import VitConfig
 from rt2_jax.models.layers import Dropout, LayerNorm, Linear, axes, hidden, scaled
+from rt2_jax.models.nonlinear import activate
 from rt2_jax.models.stack import stacked
 from rt2_jax.parallel.rules import constrain
 
@@ -50,7 +51,7 @@ class VitMlp(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "batch tokens width"]) -> Float[Array, "batch tokens width"]:
         x = Linear(self.config.mlp, self.dtype, ("embed", "mlp"), XAVIER, name="up")(x)
-        x = nn.gelu(constrain(x, "activation_batch", "activation_length", "activation_mlp"))
+        x = activate("gelu", constrain(x, "activation_batch", "activation_length", "activation_mlp"))
         down_init = scaled(XAVIER, self.config.branch_init)
         return hidden(Linear(self.config.width, self.dtype, ("mlp", "embed"), down_init, name="down")(x))
 
@@ -95,7 +96,7 @@ class Vit(nn.Module):
         config = self.config
         x = images.astype(self.dtype)
         for i, features in enumerate(config.stem_widths):
-            x = nn.gelu(Linear(features, self.dtype, ("patch", "stem"), HE, name=f"stem_{i}")(windows(x)))
+            x = activate("gelu", Linear(features, self.dtype, ("patch", "stem"), HE, name=f"stem_{i}")(windows(x)))
         x = patches(x, config.patch_size // 2 ** len(config.stem_widths))
         x = Linear(config.width, self.dtype, ("patch", "embed"), LECUN, name="patch_embedding")(x)
         x = x.reshape(x.shape[0], -1, config.width)

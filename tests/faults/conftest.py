@@ -43,16 +43,6 @@ FIELDS = {
 }
 BUILD = ("--robot-episodes", "2", "--web-images", "4", "--image-size", str(SIZE), "--workers", "1")
 
-# Programs compiled once serve every process.
-_COMPILED = tempfile.TemporaryDirectory(prefix="rt2-faults-compiled-")
-atexit.register(_COMPILED.cleanup)
-ENVIRONMENT = {
-    **os.environ,
-    "JAX_COMPILATION_CACHE_DIR": _COMPILED.name,
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-}
-
 _spec = importlib.util.spec_from_file_location("rt2_jax_tests_writers", pathlib.Path(__file__).with_name("writers.py"))
 writers = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(writers)
@@ -115,7 +105,6 @@ def command(*arguments):
 
 def rt2(*arguments, timeout=300, **options):
     """Runs ``rt2 ARGUMENTS`` in a process of its own."""
-    options = {"env": ENVIRONMENT, **options}
     return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=timeout, **options)
 
 
@@ -138,7 +127,7 @@ def start_rt2(tmp_path_factory):
     logs = tmp_path_factory.mktemp("logs")
 
     def start(*arguments, largest=None):
-        return writers.Running(command(*arguments), logs, ENVIRONMENT, largest)
+        return writers.Running(command(*arguments), logs, os.environ, largest)
 
     return start
 

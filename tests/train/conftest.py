@@ -2,12 +2,10 @@
 
 import importlib.util
 import json
-import os
 import pathlib
 import subprocess
 import sys
 
-import jax
 import pytest
 
 HERE = pathlib.Path(__file__).parent
@@ -35,23 +33,6 @@ sys.exit(loop.train(make_config(fields), workdir))
 """
 
 
-@pytest.fixture(scope="session")
-def compile_cache(tmp_path_factory):
-    """Programs compiled once serve every test and every child process."""
-    path = tmp_path_factory.mktemp("compiled")
-    wanted = {
-        "jax_compilation_cache_dir": str(path),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in wanted}
-    for name, value in wanted.items():
-        jax.config.update(name, value)
-    yield path
-    for name, value in before.items():
-        jax.config.update(name, value)
-
-
 @pytest.fixture(scope="session", name="prepared")
 def prepared_module():
     """The module `prepared.py`, for data of a test's own."""
@@ -69,21 +50,9 @@ def data_dir(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def small_fields(data_dir, compile_cache):
+def small_fields(data_dir):
     """The fields of a small run over `data_dir`."""
     return {**prepared.FIELDS, "data_dir": str(data_dir)}
-
-
-@pytest.fixture(scope="session")
-def child_environment(compile_cache):
-    """The environment of a run in a process of its own: it shares what was compiled."""
-    return {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(compile_cache),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
 
 
 @pytest.fixture(scope="session")
@@ -93,11 +62,11 @@ def child_script():
 
 
 @pytest.fixture(scope="session")
-def run_child(child_environment):
+def run_child():
     """run(fields, workdir, stop_at, signal name) -> CompletedProcess of a run in a process of its own."""
 
     def run(fields, workdir, stop_at, how):
         command = [sys.executable, "-c", CHILD, json.dumps([fields, str(workdir), stop_at, how])]
-        return subprocess.run(command, capture_output=True, text=True, env=child_environment, timeout=300)
+        return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
     return run

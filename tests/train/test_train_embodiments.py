@@ -39,7 +39,7 @@ def two_robots(prepared, tmp_path_factory):
 
 
 @pytest.fixture(scope="module", params=WIRINGS)
-def run(request, two_robots, prepared, tmp_path_factory, compile_cache):
+def run(request, two_robots, prepared, tmp_path_factory):
     """(fields, workdir) of a run of four steps over both robots and words."""
     fields = {
         **prepared.FIELDS, "data_dir": str(two_robots), "mixture": {"reach": 2.0, "push": 1.0, "name": 1.0},

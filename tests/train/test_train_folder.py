@@ -119,19 +119,15 @@ sys.exit(main(["train", "--config", config, "--workdir", workdir]))
 """
 
 
-def test_a_second_run_in_the_folder_changes_nothing_and_a_killed_one_holds_nothing(
-    small_fields, child_environment, tmp_path
-):
+def test_a_second_run_in_the_folder_changes_nothing_and_a_killed_one_holds_nothing(small_fields, tmp_path):
     config, workdir = tmp_path / "config.py", tmp_path / "run"
     config.write_text(f"def get_config():\n    return {json.loads(json.dumps(small_fields))!r}\n")
     command = [sys.executable, "-c", CHILD, str(config), str(workdir)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": child_environment}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([*command, "hold"], **pipes) as first:
         assert first.stdout.readline() == "holding\n"
         before = entries(workdir)
-        second = subprocess.run(
-            [*command, "go"], capture_output=True, text=True, env=child_environment, timeout=300, check=False
-        )
+        second = subprocess.run([*command, "go"], capture_output=True, text=True, timeout=300, check=False)
         assert second.returncode == 2, second.stderr
         assert f"run {workdir} is in use by process {first.pid}" in second.stderr
         assert second.stderr.count("\n") == 1

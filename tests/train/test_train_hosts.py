@@ -25,7 +25,7 @@ def free_port():
 
 
 @pytest.fixture(scope="module")
-def run_pair(small_fields, child_script, child_environment):
+def run_pair(small_fields, child_script):
     """run(workdir, steps, stop_at) -> codes and stderrs of two hosts with a device each; the first gets SIGTERM."""
 
     def run(workdir, steps, stop_at, **changes):
@@ -34,7 +34,7 @@ def run_pair(small_fields, child_script, child_environment):
         port, children = free_port(), []
         for index, stop in enumerate((stop_at, -1)):
             environment = {
-                **child_environment,
+                **os.environ,
                 "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
                 "JAX_NUM_PROCESSES": "2",
                 "JAX_PROCESS_ID": str(index),

@@ -76,7 +76,7 @@ sys.exit(main(["train", "--config", config, "--workdir", workdir]))
 
 
 @pytest.fixture
-def run(small_fields, child_environment, tmp_path):
+def run(small_fields, tmp_path):
     """run(moment, signal, count=1, for_ever=False) -> CompletedProcess; the run is of four steps, saved at 2 and 4."""
     fields = {**small_fields, "steps": 4, "checkpoint_every": 2, "eval_every": 3}
     config = tmp_path / "config.py"
@@ -85,7 +85,7 @@ def run(small_fields, child_environment, tmp_path):
     def run(moment, how, count=1, for_ever=False):
         what = json.dumps([str(config), str(tmp_path / "run"), moment, how, count, for_ever])
         command = [sys.executable, "-c", CHILD, what]
-        return subprocess.run(command, capture_output=True, text=True, env=child_environment, timeout=300, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
     return run
 
