@@ -200,7 +200,7 @@ class ExportedPolicy:
             raise ValueError(f"the artifact acts for {len(self.embodiments)} embodiments; name one of: {known}")
         if name is not None and name not in self.embodiments:
             raise ValueError(f"embodiment {name!r} is unknown; choose of: {known}")
-        return name or self.embodiments[0]
+        return name or next(iter(self.embodiments))
 
     def _mode(self, mode: str) -> str:
         if mode not in self.modes:

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ from rt2_jax.errors import UserError
 from rt2_jax.export import loader
 from rt2_jax.export.artifact import ARTIFACT_KIND, save_artifact
 from rt2_jax.files.manifest import check_sealed
+from rt2_jax.models.backbone import make_backbone
 from rt2_jax.policy.load import make_policy
 
 COUNT = 8  # benchmarks/export_agreement.py compares 200
@@ -141,7 +143,10 @@ def test_wrong_input_is_refused(artifact, change, match):
 
 def test_several_robots_cameras_and_states(shipped, tmp_path, many_frames):
     """A model of two embodiments with a state and two images: each is asked and answers as the policy has it."""
-    model = shipped.spec.model.replace(num_images=2)
+    small = {"encoder_layers": 1, "decoder_layers": 1}
+    model = shipped.spec.model.replace(num_images=2, vision={"layers": 1}, text=small, scan_unroll=False)
+    backbone = make_backbone(model)
+    params = backbone.init(jax.random.key(0))
     arm = next(iter(shipped.embodiments.values()))
     space = ActionSpace(("x", "open"), (-1.0, 0.0), (1.0, 1.0), ("m", "flag"), ("continuous", "binary"))
     robots = {
@@ -153,9 +158,7 @@ def test_several_robots_cameras_and_states(shipped, tmp_path, many_frames):
     }  # fmt: skip
     grammar = GrammarSpec(grammar_of(shipped.vocabulary, robots).sha256)
     spec = dataclasses.replace(shipped.spec, model=model, embodiments=robots, grammar=grammar)
-    from rt2_jax.models.backbone import make_backbone
-
-    bundle = dataclasses.replace(shipped, backbone=make_backbone(model), embodiments=robots, spec=spec)
+    bundle = dataclasses.replace(shipped, backbone=backbone, params=params, embodiments=robots, spec=spec)
     bundle = quantize_bundle(bundle)
     save_artifact(tmp_path / "out", bundle, modes=("action",), batch_sizes=(2,), platforms=("cpu",))
     artifact, policy = loader.load(tmp_path / "out"), make_policy(bundle)
