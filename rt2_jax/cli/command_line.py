@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
+from rt2_jax.cli.bench import add_bench
 from rt2_jax.cli.data import add_data
 from rt2_jax.cli.parsing import Parser
 from rt2_jax.cli.runs import add_eval, add_sample, add_train
@@ -35,6 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_export(verbs)
     add_verify(verbs)
     add_sizes(verbs)
+    add_bench(verbs)
     return parser
 
 

@@ -1,8 +1,9 @@
 """Multi-head attention, with the switches that the ViT, T5, Gemma and PaLM need of it."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int
 
@@ -12,6 +13,10 @@ from rt2_jax.parallel.rules import constrain
 
 # Added to attention logits; an axis of size 1 stands for all of it.
 AttentionBias = Float32[Array, "#batch #heads #queries keys"]
+
+_Stack = TypeVar("_Stack")
+# What a stack's layers remember: one array, or one for each.
+Layers = _Stack | tuple[_Stack, ...]
 
 
 def rotate(
@@ -45,10 +50,20 @@ def padding_bias(mask: Bool[Array, "batch keys"]) -> Float32[Array, "batch 1 1 k
 
 
 def cache_layout(
-    x: Float[Array, "layers batch keys heads head_dim"],
-) -> Float[Array, "layers batch keys heads head_dim"]:
-    """The layout of keys or values of a stack."""
-    return constrain(x, None, "activation_batch", "activation_length", "activation_heads", "activation_head_dim")
+    x: Float[Array, "*layers batch heads keys head_dim"],
+) -> Float[Array, "*layers batch heads keys head_dim"]:
+    """The layout of keys or values, of a stack or of one layer."""
+    axes = ("activation_batch", "activation_heads", "activation_length", "activation_head_dim")
+    return constrain(x, *(None,) * (x.ndim - len(axes)), *axes)
+
+
+def written(
+    cache: Float[Array, "*layers batch heads keys head_dim"],
+    new: Float[Array, "*layers batch heads 1 head_dim"],
+    place: Int[Array, ""] | int,
+) -> Float[Array, "*layers batch heads keys head_dim"]:
+    """Keys or values with those of one token in their place."""
+    return cache_layout(jax.lax.dynamic_update_slice_in_dim(cache, new, place, axis=cache.ndim - 2))
 
 
 class Attention(nn.Module):
@@ -103,17 +118,20 @@ class Attention(nn.Module):
 
     def keys_values(
         self, source: Float[Array, "batch keys width"], positions: Int[Array, "batch keys"] | None = None
-    ) -> tuple[Float[Array, "batch keys kv_heads head_dim"], Float[Array, "batch keys kv_heads head_dim"]]:
-        """k and v of ``source``; it needs ``positions`` where there is a rotation."""
+    ) -> tuple[Float[Array, "batch kv_heads keys head_dim"], Float[Array, "batch kv_heads keys head_dim"]]:
+        """k and v of ``source``; it needs ``positions`` where there is a rotation.
+
+        Heads come before keys, as the products of `attend` want them: a cache is not transposed at every token.
+        """
         key = self.key(source)
         key = self.key_norm(key) if self.qk_norm else key
-        return self._rotated(key, positions), self.value(source)
+        return self._rotated(key, positions).swapaxes(1, 2), self.value(source).swapaxes(1, 2)
 
     def attend(
         self,
         x: Float[Array, "batch queries width"],
-        key: Float[Array, "batch keys kv_heads head_dim"],
-        value: Float[Array, "batch keys kv_heads head_dim"],
+        key: Float[Array, "batch kv_heads keys head_dim"],
+        value: Float[Array, "batch kv_heads keys head_dim"],
         bias: AttentionBias | None = None,
         positions: Int[Array, "batch queries"] | None = None,
     ) -> Float[Array, "batch queries width"]:
@@ -122,18 +140,18 @@ class Attention(nn.Module):
         query = self.query_norm(query) if self.qk_norm else query
         query = self._rotated(query, positions) * self.query_scale
         if not self.kv_heads:
-            logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
+            logits = jnp.einsum("bqhd,bhkd->bhqk", query, key, preferred_element_type=jnp.float32)
         else:
             groups = query.reshape(*query.shape[:2], self.kv_heads, -1, self.head_dim)
-            logits = jnp.einsum("bqhgd,bkhd->bhgqk", groups, key, preferred_element_type=jnp.float32)
+            logits = jnp.einsum("bqhgd,bhkd->bhgqk", groups, key, preferred_element_type=jnp.float32)
             logits = logits.reshape(logits.shape[0], self.heads, *logits.shape[3:])
         logits = softcap(logits, self.logits_softcap)
         weights = softmax(logits if bias is None else logits + bias).astype(self.dtype)
         weights = self.dropout(weights)
         if not self.kv_heads:
-            return self.out(jnp.einsum("bhqk,bkhd->bqhd", weights, value))
+            return self.out(jnp.einsum("bhqk,bhkd->bqhd", weights, value))
         weights = weights.reshape(weights.shape[0], self.kv_heads, -1, *weights.shape[2:])
-        attended = jnp.einsum("bhgqk,bkhd->bqhgd", weights, value)
+        attended = jnp.einsum("bhgqk,bhkd->bqhgd", weights, value)
         return self.out(attended.reshape(*attended.shape[:2], self.heads, self.head_dim))
 
     def _rotated(

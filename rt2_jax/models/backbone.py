@@ -15,6 +15,7 @@ from rt2_jax.models.embedding import PAD_ID
 from rt2_jax.models.lora import add_lora, scale_lora
 from rt2_jax.models.pali import Pali
 from rt2_jax.models.palm_e import PalmE
+from rt2_jax.models.stack import lay_apart
 
 Params = PyTree[Float[Array, "..."]]  # nested dict; float32, but for parts that are frozen in less
 Cache = PyTree[Array]  # a wiring's own
@@ -56,29 +57,42 @@ class Backbone(Protocol):
         images: UInt8[Array, "batch images height width 3"],
         prompt: Int32[Array, "batch prompt"],
         max_len: int,
-    ) -> tuple[Float32[Array, "batch vocabulary"], Cache]:
+        *,
+        ids: Int32[Array, " tokens"] | None = None,
+    ) -> tuple[Float32[Array, "batch tokens"], Cache]:
         """Logits of the target's first token, and a cache to decode the others with.
 
-        The cache serves targets of up to ``max_len`` tokens.
+        The cache serves targets of up to ``max_len`` tokens. ``ids``: the tokens whose logits are wanted; None: all.
+        The output table is multiplied with their rows alone.
         """
         ...
 
     def decode_step(
-        self, params: Params, cache: Cache, token: Int32[Array, " batch"], index: Int[Array, ""] | int
-    ) -> tuple[Float32[Array, "batch vocabulary"], Cache]:
+        self,
+        params: Params,
+        cache: Cache,
+        token: Int32[Array, " batch"],
+        index: Int[Array, ""] | int,
+        *,
+        ids: Int32[Array, " tokens"] | None = None,
+    ) -> tuple[Float32[Array, "batch tokens"], Cache]:
         """Logits of the token after ``token``, and the cache with ``token`` in it.
 
-        ``token`` is the target's token number ``index``, one integer for all rows, 0 .. max_len - 2.
+        ``token`` is the target's token number ``index``, one integer for all rows, 0 .. max_len - 2. ``ids``: as in
+        `prefill`.
         """
         ...
 
 
 class ModelBackbone:
-    """`Backbone` of a wiring's module: `Pali` or `PalmE`, as the language model asks for."""
+    """`Backbone` of a wiring's module: `Pali` or `PalmE`, as the language model asks for.
 
-    def __init__(self, config: ModelConfig):
+    ``apart``: for parameters of `lay_apart`, to decode with; `init` and `logical_axes` are those of the stacks.
+    """
+
+    def __init__(self, config: ModelConfig, apart: bool = False):
         self.config = config
-        self._module = _module(config)
+        self._module = _module(config, apart)
 
     def init(self, rng: PRNGKeyArray) -> Params:
         """See `Backbone.init`."""
@@ -109,16 +123,24 @@ class ModelBackbone:
         images: UInt8[Array, "batch images height width 3"],
         prompt: Int32[Array, "batch prompt"],
         max_len: int,
-    ) -> tuple[Float32[Array, "batch {self.config.vocab_size}"], Cache]:
+        *,
+        ids: Int32[Array, " tokens"] | None = None,
+    ) -> tuple[Float32[Array, "batch tokens"], Cache]:
         """See `Backbone.prefill`."""
         self._check_images(images)
-        return self._apply(params, images, prompt, max_len, method="prefill")
+        return self._apply(params, images, prompt, max_len, ids, method="prefill")
 
     def decode_step(
-        self, params: Params, cache: Cache, token: Int32[Array, " batch"], index: Int[Array, ""] | int
-    ) -> tuple[Float32[Array, "batch {self.config.vocab_size}"], Cache]:
+        self,
+        params: Params,
+        cache: Cache,
+        token: Int32[Array, " batch"],
+        index: Int[Array, ""] | int,
+        *,
+        ids: Int32[Array, " tokens"] | None = None,
+    ) -> tuple[Float32[Array, "batch tokens"], Cache]:
         """See `Backbone.decode_step`."""
-        return self._apply(params, cache, token, index, method="decode_step")
+        return self._apply(params, cache, token, index, ids, method="decode_step")
 
     def _apply(self, params: Params, *arguments: Any, **options: Any) -> Any:
         params = scale_lora(params, self.config.lora) if self.config.lora else params
@@ -139,14 +161,14 @@ class ModelBackbone:
             )
 
 
-def _module(config: ModelConfig) -> nn.Module:
+def _module(config: ModelConfig, apart: bool) -> nn.Module:
     text = config.text
-    return PalmE(config, text) if isinstance(text, PrefixLmConfig) else Pali(config, text)
+    return PalmE(config, text, apart) if isinstance(text, PrefixLmConfig) else Pali(config, text, apart)
 
 
 @functools.cache
 def _jitted_init(config: ModelConfig) -> Callable[[PRNGKeyArray, Array, Array], PyTree]:
-    module = _module(config.replace(scan_unroll=False))  # the scan compiles one block, not all
+    module = _module(config.replace(scan_unroll=False), apart=False)  # the scan compiles one block, not all
 
     def init(rng: PRNGKeyArray, images: Array, ids: Array) -> PyTree:
         params = module.init(rng, images, ids, ids)["params"]
@@ -160,6 +182,14 @@ def _is_box(leaf: Any) -> bool:
     return isinstance(leaf, nn.meta.AxisMetadata)
 
 
-def make_backbone(config: ModelConfig) -> Backbone:
-    """The backbone of a configuration."""
-    return ModelBackbone(config)
+def make_backbone(config: ModelConfig, *, apart: bool = False) -> Backbone:
+    """The backbone of a configuration; ``apart``: for parameters of `models.stack.lay_apart`."""
+    return ModelBackbone(config, apart)
+
+
+def for_decoding(backbone: Backbone, params: Params) -> tuple[Backbone, Params]:
+    """The model laid out as its device decodes fastest: on a single CPU with its layers apart (models/stack.py)."""
+    devices = {device for leaf in jax.tree.leaves(params) for device in leaf.devices()}
+    if len(devices) > 1 or devices.pop().platform != "cpu":
+        return backbone, params
+    return make_backbone(backbone.config, apart=True), lay_apart(params)

@@ -2,7 +2,7 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Float32, Int
+from jaxtyping import Array, Float, Float32, Int, Int32
 
 from rt2_jax.models.layers import FAN_IN, adapted, axes, hidden
 from rt2_jax.parallel.rules import constrain
@@ -31,24 +31,30 @@ class Embedding(nn.Module):
         x = jnp.take(self.embedding, ids, axis=0, mode="clip").astype(self.dtype)
         return hidden(x * jnp.asarray(self.width**0.5, self.dtype) if self.scaled_inputs else x)
 
-    def logits(self, x: Float[Array, "batch length {self.width}"]) -> Float32[Array, "batch length {self.vocab_size}"]:
-        """Scores of every token by the table's own rows."""
+    def logits(
+        self, x: Float[Array, "batch length {self.width}"], ids: Int32[Array, " tokens"] | None = None
+    ) -> Float32[Array, "batch length tokens"]:
+        """Scores of the tokens ``ids``, None for all, by the table's own rows."""
         x = x if self.scaled_inputs else x * self.width**-0.5
-        table = self.embedding.astype(self.dtype)
+        table = self.embedding if ids is None else jnp.take(self.embedding, ids, axis=0, mode="clip")
+        table = table.astype(self.dtype)
         return vocabulary_layout(jnp.einsum("bsw,vw->bsv", x, table, preferred_element_type=jnp.float32))
 
 
 class Logits(nn.Module):
-    """Scores of every token by a head of its own."""
+    """Scores of the tokens ``ids``, None for all, by a head of its own."""
 
     vocab_size: int
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: Float[Array, "batch length width"]) -> Float32[Array, "batch length {self.vocab_size}"]:
+    def __call__(
+        self, x: Float[Array, "batch length width"], ids: Int32[Array, " tokens"] | None = None
+    ) -> Float32[Array, "batch length tokens"]:
         kernel = self.param("kernel", axes(FAN_IN, "embed", "vocab"), (x.shape[-1], self.vocab_size), jnp.float32)
+        kernel = kernel if ids is None else jnp.take(kernel, ids, axis=1, mode="clip")
         logits = jnp.einsum("bsw,wv->bsv", x, kernel.astype(self.dtype), preferred_element_type=jnp.float32)
-        return vocabulary_layout(adapted(self, x, logits))
+        return vocabulary_layout(adapted(self, x, logits, ids))
 
 
 def vocabulary_layout(

@@ -8,25 +8,27 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32
 
-from rt2_jax.models.attention import Attention, AttentionBias, cache_layout, padding_bias
+from rt2_jax.models.attention import Attention, AttentionBias, Layers, cache_layout, padding_bias, written
 from rt2_jax.models.config import EncoderDecoderConfig
 from rt2_jax.models.layers import HEADS_IN, HEADS_OUT, MASKED, Dropout, GatedMlp, Initializer, RmsNorm, hidden, scaled
 from rt2_jax.models.relative_bias import RelativeBias, buckets_by_distance
-from rt2_jax.models.stack import stacked
+from rt2_jax.models.stack import per_layer, stacked
 
 
 @flax.struct.dataclass
 class Cache:
     """What a decoder remembers of a batch: K and V of each layer, compute dtype.
 
+    Of all layers in one array each, or a tuple of the layers' arrays where these are apart (models/stack.py).
+
     key, value: of the tokens decoded so far; max_len is the most tokens this cache can take.
     cross_key, cross_value: of the encoder's output, computed once; cross_mask is False on its padding.
     """
 
-    key: Float[Array, "layers batch max_len heads head_dim"]
-    value: Float[Array, "layers batch max_len heads head_dim"]
-    cross_key: Float[Array, "layers batch source heads head_dim"]
-    cross_value: Float[Array, "layers batch source heads head_dim"]
+    key: Layers[Float[Array, "*layers batch heads max_len head_dim"]]
+    value: Layers[Float[Array, "*layers batch heads max_len head_dim"]]
+    cross_key: Layers[Float[Array, "*layers batch heads source head_dim"]]
+    cross_value: Layers[Float[Array, "*layers batch heads source head_dim"]]
     cross_mask: Bool[Array, "batch source"]
 
 
@@ -117,7 +119,7 @@ class DecoderBlock(nn.Module):
     def cross_keys_values(
         self, carry: tuple[()], encoded: Float[Array, "batch source width"]
     ) -> tuple[
-        tuple[()], tuple[Float[Array, "batch source heads head_dim"], Float[Array, "batch source heads head_dim"]]
+        tuple[()], tuple[Float[Array, "batch heads source head_dim"], Float[Array, "batch heads source head_dim"]]
     ]:
         """This layer's K and V of the encoder's output, for the cache."""
         return carry, self.cross_attention.keys_values(encoded)
@@ -125,31 +127,30 @@ class DecoderBlock(nn.Module):
     def step(
         self,
         x: Float[Array, "batch 1 width"],
-        key: Float[Array, "batch max_len heads head_dim"],
-        value: Float[Array, "batch max_len heads head_dim"],
-        cross_key: Float[Array, "batch source heads head_dim"],
-        cross_value: Float[Array, "batch source heads head_dim"],
+        key: Float[Array, "batch heads max_len head_dim"],
+        value: Float[Array, "batch heads max_len head_dim"],
+        cross_key: Float[Array, "batch heads source head_dim"],
+        cross_value: Float[Array, "batch heads source head_dim"],
         bias: Float32[Array, "1 #heads 1 max_len"],
         buckets: Int32[Array, "1 max_len"] | None,
         cross_bias: Float32[Array, "batch 1 1 source"],
         index: Int[Array, ""] | int,
     ) -> tuple[
         Float[Array, "batch 1 width"],
-        tuple[Float[Array, "batch 1 heads head_dim"], Float[Array, "batch 1 heads head_dim"]],
+        tuple[Float[Array, "batch heads 1 head_dim"], Float[Array, "batch heads 1 head_dim"]],
     ]:
         """One layer on the token at ``index``, over its cache; gives its K and V too."""
         y = self.norm_self_attention(x)
         new_key, new_value = self.self_attention.keys_values(y)
-        key = jax.lax.dynamic_update_slice_in_dim(key, new_key, index, axis=1)
-        value = jax.lax.dynamic_update_slice_in_dim(value, new_value, index, axis=1)
+        key, value = (written(old, new, index) for old, new in ((key, new_key), (value, new_value)))
         x = x + self.self_attention.attend(y, key, value, layer_bias(self, bias, buckets))
         return self._after_self_attention(x, cross_key, cross_value, cross_bias), (new_key, new_value)
 
     def _after_self_attention(
         self,
         x: Float[Array, "batch length width"],
-        cross_key: Float[Array, "batch source heads head_dim"],
-        cross_value: Float[Array, "batch source heads head_dim"],
+        cross_key: Float[Array, "batch heads source head_dim"],
+        cross_value: Float[Array, "batch heads source head_dim"],
         cross_bias: Float32[Array, "batch 1 1 source"],
     ) -> Float[Array, "batch length width"]:
         attended = self.cross_attention.attend(self.norm_cross_attention(x), cross_key, cross_value, cross_bias)
@@ -164,6 +165,7 @@ class Encoder(nn.Module):
     dtype: jnp.dtype
     remat: str
     unroll: bool
+    apart: bool
 
     @nn.compact
     def __call__(
@@ -179,7 +181,9 @@ class Encoder(nn.Module):
             shared = RelativeBias(config.relative_buckets, config.heads, name="relative_bias")
             bias, buckets = bias + shared(buckets), None
         methods = {"__call__": (nn.broadcast, nn.broadcast)}
-        blocks = stacked(EncoderBlock, config.encoder_layers, methods, remat=self.remat, unroll=self.unroll)
+        blocks = stacked(
+            EncoderBlock, config.encoder_layers, methods, remat=self.remat, unroll=self.unroll, apart=self.apart
+        )
         dropout = Dropout(config.dropout_rate)
         x, _ = blocks(config, self.dtype, name="blocks")(dropout(hidden(x)), bias, buckets)
         return hidden(dropout(RmsNorm(self.dtype, name="norm")(x)))
@@ -192,6 +196,7 @@ class Decoder(nn.Module):
     dtype: jnp.dtype
     remat: str
     unroll: bool
+    apart: bool
 
     def setup(self) -> None:
         config = self.config
@@ -201,7 +206,9 @@ class Decoder(nn.Module):
             "cross_keys_values": (same,),
             "step": (each,) * 4 + (same,) * 4,
         }
-        blocks = stacked(DecoderBlock, config.decoder_layers, methods, remat=self.remat, unroll=self.unroll)
+        blocks = stacked(
+            DecoderBlock, config.decoder_layers, methods, remat=self.remat, unroll=self.unroll, apart=self.apart
+        )
         self.blocks = blocks(config, self.dtype)
         self.norm = RmsNorm(self.dtype, use_scale=config.decoder_norm_scale)
         self.dropout = Dropout(config.dropout_rate)
@@ -227,21 +234,24 @@ class Decoder(nn.Module):
         """An empty cache for ``max_len`` tokens, over the encoder's output and its mask."""
         config = self.config
         _, (cross_key, cross_value) = self.blocks.cross_keys_values((), encoded)
-        shape = (config.decoder_layers, encoded.shape[0], max_len, config.heads, config.head_dim)
-        empty = cache_layout(jnp.zeros(shape, self.dtype))
-        return Cache(empty, empty, cache_layout(cross_key), cache_layout(cross_value), mask)
+        shape = (encoded.shape[0], config.heads, max_len, config.head_dim)
+        if self.apart:
+            empty = (jnp.zeros(shape, self.dtype),) * config.decoder_layers
+        else:
+            empty = cache_layout(jnp.zeros((config.decoder_layers, *shape), self.dtype))
+        return Cache(empty, empty, per_layer(cache_layout, cross_key), per_layer(cache_layout, cross_value), mask)
 
     def step(
         self, x: Float[Array, "batch 1 width"], cache: Cache, index: Int[Array, ""] | int
     ) -> tuple[Float[Array, "batch 1 width"], Cache]:
         """The token at position ``index`` < max_len, and the cache with its K and V."""
-        bias, buckets = self._bias(jnp.reshape(index, (1,)), cache.key.shape[2])
+        bias, buckets = self._bias(jnp.reshape(index, (1,)), jax.tree.leaves(cache.key)[0].shape[-2])
         stacks = (cache.key, cache.value, cache.cross_key, cache.cross_value)
         x, (key, value) = self.blocks.step(hidden(x), *stacks, bias, buckets, padding_bias(cache.cross_mask), index)
         cache = dataclasses.replace(
             cache,
-            key=cache_layout(jax.lax.dynamic_update_slice_in_dim(cache.key, key, index, axis=2)),
-            value=cache_layout(jax.lax.dynamic_update_slice_in_dim(cache.value, value, index, axis=2)),
+            key=per_layer(lambda old, new: written(old, new, index), cache.key, key),
+            value=per_layer(lambda old, new: written(old, new, index), cache.value, value),
         )
         return self.norm(x), cache
 

@@ -9,12 +9,15 @@ from rt2_jax.models.vit import Vit
 from rt2_jax.parallel.rules import constrain
 
 
-def vision_parts(config: ModelConfig) -> tuple[Vit | None, Linear | None]:
-    """The ViT and the projection of its tokens, for a wiring's ``setup``; Nones for a model without vision."""
+def vision_parts(config: ModelConfig, apart: bool) -> tuple[Vit | None, Linear | None]:
+    """The ViT and the projection of its tokens, for a wiring's ``setup``; Nones for a model without vision.
+
+    ``apart``: see models/stack.py.
+    """
     if config.vision is None:
         return None, None
     dtype = jnp.dtype(config.compute_dtype)
-    vision = Vit(config.vision, dtype=dtype, remat=config.remat, unroll=config.scan_unroll)
+    vision = Vit(config.vision, dtype=dtype, remat=config.remat, unroll=config.scan_unroll, apart=apart)
     return vision, Linear(config.text.width, dtype, ("patch", "embed"), FAN_IN)
 
 

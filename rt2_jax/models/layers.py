@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int32
 
 from rt2_jax.models.nonlinear import gated
 from rt2_jax.parallel.rules import constrain
@@ -36,15 +36,18 @@ def hidden(x: Float[Array, "batch length width"]) -> Float[Array, "batch length 
     return constrain(x, "activation_batch", "activation_length", "activation_embed")
 
 
-def adapted(module: nn.Module, x: Float[Array, "..."], y: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
+def adapted(
+    module: nn.Module, x: Float[Array, "..."], y: Float[Array, "*axes"], outputs: Int32[Array, " outputs"] | None = None
+) -> Float[Array, "*axes"]:
     """y + (x A) B, where the module's parameters hold A and B (LoRA); y itself otherwise.
 
     A [inputs, rank] and B [rank, outputs] stand beside the kernel [inputs, outputs], either side one axis or more; see
-    models/lora.py. The product A B, as large as the kernel, is never formed.
+    models/lora.py. The product A B, as large as the kernel, is never formed. ``outputs``: those that y has, None: all.
     """
     if not module.has_variable("params", "lora_a"):
         return y
     a, b = (module.get_variable("params", name).astype(module.dtype) for name in ("lora_a", "lora_b"))
+    b = b if outputs is None else jnp.take(b, outputs, axis=-1)
     return y + jnp.tensordot(jnp.tensordot(x, a, a.ndim - 1), b, 1, preferred_element_type=y.dtype)
 
 

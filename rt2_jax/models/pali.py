@@ -11,18 +11,22 @@ from rt2_jax.models.image_tokens import image_tokens, vision_parts
 
 
 class Pali(nn.Module):
-    """ViT + encoder-decoder, ``text`` being the config's. `rt2_jax.models.backbone` wraps it in pure functions."""
+    """ViT + encoder-decoder, ``text`` being the config's. `rt2_jax.models.backbone` wraps it in pure functions.
+
+    ``apart``: see models/stack.py.
+    """
 
     config: ModelConfig
     text: EncoderDecoderConfig
+    apart: bool
 
     def setup(self) -> None:
         config, text = self.config, self.text
         dtype = jnp.dtype(config.compute_dtype)
-        self.vision, self.image_projection = vision_parts(config)
+        self.vision, self.image_projection = vision_parts(config, self.apart)
         self.token_embedding = Embedding(config.vocab_size, text.width, dtype)
-        self.encoder = Encoder(text, dtype=dtype, remat=config.remat, unroll=config.scan_unroll)
-        self.decoder = Decoder(text, dtype=dtype, remat=config.remat, unroll=config.scan_unroll)
+        self.encoder = Encoder(text, dtype=dtype, remat=config.remat, unroll=config.scan_unroll, apart=self.apart)
+        self.decoder = Decoder(text, dtype=dtype, remat=config.remat, unroll=config.scan_unroll, apart=self.apart)
         if not text.tied_embeddings:
             self.logits = Logits(config.vocab_size, dtype)
 
@@ -47,25 +51,37 @@ class Pali(nn.Module):
         return self.encoder(jnp.concatenate([tokens, text], axis=1), mask), mask
 
     def prefill(
-        self, images: UInt8[Array, "batch images height width 3"], prompt: Int32[Array, "batch prompt"], max_len: int
-    ) -> tuple[Float32[Array, "batch {self.config.vocab_size}"], Cache]:
+        self,
+        images: UInt8[Array, "batch images height width 3"],
+        prompt: Int32[Array, "batch prompt"],
+        max_len: int,
+        ids: Int32[Array, " tokens"] | None,
+    ) -> tuple[Float32[Array, "batch tokens"], Cache]:
         """The first token's logits, and a cache for targets of ``max_len`` tokens."""
         cache = self.decoder.start_cache(*self.encode(images, prompt), max_len)
-        return self._step(cache, jnp.full(prompt.shape[0], PAD_ID, jnp.int32), 0)
+        return self._step(cache, jnp.full(prompt.shape[0], PAD_ID, jnp.int32), 0, ids)
 
     def decode_step(
-        self, cache: Cache, token: Int32[Array, " batch"], index: Int[Array, ""] | int
-    ) -> tuple[Float32[Array, "batch {self.config.vocab_size}"], Cache]:
+        self,
+        cache: Cache,
+        token: Int32[Array, " batch"],
+        index: Int[Array, ""] | int,
+        ids: Int32[Array, " tokens"] | None,
+    ) -> tuple[Float32[Array, "batch tokens"], Cache]:
         """The logits of the token after the target's token number ``index``, and the cache."""
-        return self._step(cache, token, index + 1)  # the pad took place 0
+        return self._step(cache, token, index + 1, ids)  # the pad took place 0
 
     def _step(
-        self, cache: Cache, token: Int32[Array, " batch"], place: Int[Array, ""] | int
-    ) -> tuple[Float32[Array, "batch {self.config.vocab_size}"], Cache]:
+        self,
+        cache: Cache,
+        token: Int32[Array, " batch"],
+        place: Int[Array, ""] | int,
+        ids: Int32[Array, " tokens"] | None,
+    ) -> tuple[Float32[Array, "batch tokens"], Cache]:
         x, cache = self.decoder.step(self.token_embedding(token[:, None]), cache, place)
-        return self._head(x)[:, 0], cache
+        return self._head(x, ids)[:, 0], cache
 
     def _head(
-        self, x: Float[Array, "batch length {self.text.width}"]
-    ) -> Float32[Array, "batch length {self.config.vocab_size}"]:
-        return self.token_embedding.logits(x) if self.text.tied_embeddings else self.logits(x)
+        self, x: Float[Array, "batch length {self.text.width}"], ids: Int32[Array, " tokens"] | None = None
+    ) -> Float32[Array, "batch length tokens"]:
+        return self.token_embedding.logits(x, ids) if self.text.tied_embeddings else self.logits(x, ids)

@@ -12,17 +12,21 @@ from rt2_jax.models.prefix_lm import PrefixCache, PrefixLm
 
 
 class PalmE(nn.Module):
-    """ViT + prefix LM, ``text`` being the config's. `rt2_jax.models.backbone` wraps it in pure functions."""
+    """ViT + prefix LM, ``text`` being the config's. `rt2_jax.models.backbone` wraps it in pure functions.
+
+    ``apart``: see models/stack.py.
+    """
 
     config: ModelConfig
     text: PrefixLmConfig
+    apart: bool
 
     def setup(self) -> None:
         config, text = self.config, self.text
         dtype = jnp.dtype(config.compute_dtype)
-        self.vision, self.image_projection = vision_parts(config)
+        self.vision, self.image_projection = vision_parts(config, self.apart)
         self.token_embedding = Embedding(config.vocab_size, text.width, dtype, text.scaled_inputs)
-        self.decoder = PrefixLm(text, dtype=dtype, remat=config.remat, unroll=config.scan_unroll)
+        self.decoder = PrefixLm(text, dtype=dtype, remat=config.remat, unroll=config.scan_unroll, apart=self.apart)
 
     def __call__(
         self,
@@ -54,24 +58,32 @@ class PalmE(nn.Module):
         return x, mask
 
     def prefill(
-        self, images: UInt8[Array, "batch images height width 3"], prompt: Int32[Array, "batch prompt"], max_len: int
-    ) -> tuple[Float32[Array, "batch {self.config.vocab_size}"], PrefixCache]:
+        self,
+        images: UInt8[Array, "batch images height width 3"],
+        prompt: Int32[Array, "batch prompt"],
+        max_len: int,
+        ids: Int32[Array, " tokens"] | None,
+    ) -> tuple[Float32[Array, "batch tokens"], PrefixCache]:
         """The first token's logits, and a cache for targets of ``max_len`` tokens."""
         prefix, mask = self.prefix(images, prompt)
         x, cache = self.decoder.prefill(prefix, mask, max_len)
-        return self._head(_last(x, mask))[:, 0], cache
+        return self._head(_last(x, mask), ids)[:, 0], cache
 
     def decode_step(
-        self, cache: PrefixCache, token: Int32[Array, " batch"], index: Int[Array, ""] | int
-    ) -> tuple[Float32[Array, "batch {self.config.vocab_size}"], PrefixCache]:
+        self,
+        cache: PrefixCache,
+        token: Int32[Array, " batch"],
+        index: Int[Array, ""] | int,
+        ids: Int32[Array, " tokens"] | None,
+    ) -> tuple[Float32[Array, "batch tokens"], PrefixCache]:
         """The logits of the token after the target's token number ``index``, and the cache."""
         x, cache = self.decoder.step(self.token_embedding(token[:, None]), cache, index)
-        return self._head(x)[:, 0], cache
+        return self._head(x, ids)[:, 0], cache
 
     def _head(
-        self, x: Float[Array, "batch length {self.text.width}"]
-    ) -> Float32[Array, "batch length {self.config.vocab_size}"]:
-        return softcap(self.token_embedding.logits(x), self.text.logits_softcap)
+        self, x: Float[Array, "batch length {self.text.width}"], ids: Int32[Array, " tokens"] | None = None
+    ) -> Float32[Array, "batch length tokens"]:
+        return softcap(self.token_embedding.logits(x, ids), self.text.logits_softcap)
 
 
 def framed(

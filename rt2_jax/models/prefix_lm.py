@@ -9,22 +9,22 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32
 
-from rt2_jax.models.attention import Attention, cache_layout, mask_bias
+from rt2_jax.models.attention import Attention, Layers, cache_layout, mask_bias, written
 from rt2_jax.models.config import PrefixLmConfig
 from rt2_jax.models.layers import HEADS_IN, HEADS_OUT, Dropout, GatedMlp, LayerNorm, RmsNorm, hidden, scaled
-from rt2_jax.models.stack import stacked
+from rt2_jax.models.stack import per_layer, stacked
 
 
 @flax.struct.dataclass
 class PrefixCache:
-    """What the stack remembers of a batch.
+    """What the stack remembers of a batch, all layers in one array or each in one of its own (models/stack.py).
 
     key, value: compute dtype, the prefix's slots, then the target's.
     mask: False on the prefix's padding; its tokens are positions 0, 1, ... of a row, padding left out.
     """
 
-    key: Float[Array, "layers batch slots kv_heads head_dim"]
-    value: Float[Array, "layers batch slots kv_heads head_dim"]
+    key: Layers[Float[Array, "*layers batch kv_heads slots head_dim"]]
+    value: Layers[Float[Array, "*layers batch kv_heads slots head_dim"]]
     mask: Bool[Array, "batch prefix"]
 
 
@@ -78,7 +78,7 @@ class Block(nn.Module):
         local_bias: Float32[Array, "batch 1 length length"] | None,
     ) -> tuple[
         Float[Array, "batch length width"],
-        tuple[Float[Array, "batch length kv_heads head_dim"], Float[Array, "batch length kv_heads head_dim"]],
+        tuple[Float[Array, "batch kv_heads length head_dim"], Float[Array, "batch kv_heads length head_dim"]],
     ]:
         """As ``__call__``, and the layer's K and V for the cache."""
         y = self.norm_attention(x)
@@ -88,8 +88,8 @@ class Block(nn.Module):
     def step(
         self,
         x: Float[Array, "batch 1 width"],
-        key: Float[Array, "batch slots kv_heads head_dim"],
-        value: Float[Array, "batch slots kv_heads head_dim"],
+        key: Float[Array, "batch kv_heads slots head_dim"],
+        value: Float[Array, "batch kv_heads slots head_dim"],
         is_global: Bool[Array, ""],
         slot: Int[Array, ""] | int,
         positions: Int[Array, "batch 1"],
@@ -97,13 +97,12 @@ class Block(nn.Module):
         local_bias: Float32[Array, "batch 1 1 slots"] | None,
     ) -> tuple[
         Float[Array, "batch 1 width"],
-        tuple[Float[Array, "batch 1 kv_heads head_dim"], Float[Array, "batch 1 kv_heads head_dim"]],
+        tuple[Float[Array, "batch kv_heads 1 head_dim"], Float[Array, "batch kv_heads 1 head_dim"]],
     ]:
         """One layer on one token a row, in ``slot`` of the cache; gives its K and V too."""
         y = self.norm_attention(x)
         new_key, new_value = self.attention.keys_values(y, positions)
-        key = jax.lax.dynamic_update_slice_in_dim(key, new_key, slot, axis=1)
-        value = jax.lax.dynamic_update_slice_in_dim(value, new_value, slot, axis=1)
+        key, value = (written(old, new, slot) for old, new in ((key, new_key), (value, new_value)))
         x = self._layer(x, y, key, value, _choose(is_global, bias, local_bias), positions)
         return x, (new_key, new_value)
 
@@ -111,8 +110,8 @@ class Block(nn.Module):
         self,
         x: Float[Array, "batch queries width"],
         y: Float[Array, "batch queries width"],
-        key: Float[Array, "batch keys kv_heads head_dim"],
-        value: Float[Array, "batch keys kv_heads head_dim"],
+        key: Float[Array, "batch kv_heads keys head_dim"],
+        value: Float[Array, "batch kv_heads keys head_dim"],
         bias: Float32[Array, "batch 1 queries keys"],
         positions: Int[Array, "batch queries"],
     ) -> Float[Array, "batch queries width"]:
@@ -134,6 +133,7 @@ class PrefixLm(nn.Module):
     dtype: jnp.dtype
     remat: str
     unroll: bool
+    apart: bool
 
     def setup(self) -> None:
         config = self.config
@@ -143,7 +143,8 @@ class PrefixLm(nn.Module):
             "prefill": (each,) + (same,) * 3,
             "step": (each,) * 3 + (same,) * 4,
         }
-        self.blocks = stacked(Block, config.layers, methods, remat=self.remat, unroll=self.unroll)(config, self.dtype)
+        blocks = stacked(Block, config.layers, methods, remat=self.remat, unroll=self.unroll, apart=self.apart)
+        self.blocks = blocks(config, self.dtype)
         self.norm = make_norm(config, self.dtype)
         self.dropout = Dropout(config.dropout_rate)
 
@@ -171,16 +172,20 @@ class PrefixLm(nn.Module):
         is_prefix = jnp.ones(mask.shape[1], bool)
         biases = self._biases(positions, is_prefix, positions, is_prefix, mask)
         x, (key, value) = self.blocks.prefill(hidden(prefix), self._is_global(), positions, *biases)
-        room = ((0, 0), (0, 0), (0, steps), (0, 0), (0, 0))
-        cache = PrefixCache(cache_layout(jnp.pad(key, room)), cache_layout(jnp.pad(value, room)), mask)
-        return self.norm(x), cache
+
+        def with_room(
+            stack: Float[Array, "*layers batch kv_heads prefix head_dim"],
+        ) -> Float[Array, "*layers batch kv_heads prefix+{steps} head_dim"]:
+            return cache_layout(jnp.pad(stack, [(0, 0)] * (stack.ndim - 2) + [(0, steps), (0, 0)]))
+
+        return self.norm(x), PrefixCache(per_layer(with_room, key), per_layer(with_room, value), mask)
 
     def step(
         self, x: Float[Array, "batch 1 width"], cache: PrefixCache, index: Int[Array, ""] | int
     ) -> tuple[Float[Array, "batch 1 width"], PrefixCache]:
         """The target's token number ``index``, and the cache with its K and V."""
         length = cache.mask.shape[1]
-        steps = cache.key.shape[2] - length
+        steps = jax.tree.leaves(cache.key)[0].shape[-2] - length
         slot = length + index
         keys = all_positions(cache.mask, steps)
         positions = jax.lax.dynamic_slice_in_dim(keys, slot, 1, axis=1)
@@ -191,8 +196,8 @@ class PrefixLm(nn.Module):
         x, (key, value) = self.blocks.step(hidden(x), *stacks, slot, positions, *biases)
         cache = dataclasses.replace(
             cache,
-            key=cache_layout(jax.lax.dynamic_update_slice_in_dim(cache.key, key, slot, axis=2)),
-            value=cache_layout(jax.lax.dynamic_update_slice_in_dim(cache.value, value, slot, axis=2)),
+            key=per_layer(lambda old, new: written(old, new, slot), cache.key, key),
+            value=per_layer(lambda old, new: written(old, new, slot), cache.value, value),
         )
         return self.norm(x), cache
 

@@ -88,6 +88,7 @@ class Vit(nn.Module):
     dtype: jnp.dtype
     remat: str
     unroll: bool
+    apart: bool = False
 
     @nn.compact
     def __call__(
@@ -103,6 +104,8 @@ class Vit(nn.Module):
         position_init = axes(nn.initializers.normal(config.position_std or config.width**-0.5), "position", "embed")
         x = x + self.param("position_embedding", position_init, x.shape[1:], jnp.float32).astype(self.dtype)
         x = Dropout(config.dropout_rate, name="dropout")(hidden(x))
-        blocks = stacked(VitBlock, config.layers, {"__call__": ()}, remat=self.remat, unroll=self.unroll)
+        blocks = stacked(
+            VitBlock, config.layers, {"__call__": ()}, remat=self.remat, unroll=self.unroll, apart=self.apart
+        )
         x, _ = blocks(config, self.dtype, name="blocks")(x)
         return LayerNorm(self.dtype, config.norm_bias, name="norm")(x)

@@ -1,5 +1,6 @@
 """Frame and instruction in, physical action out: the one path that evaluation and serving share."""
 
+import contextlib
 import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -7,7 +8,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float, Float32, Int32, PRNGKeyArray, UInt8
+from jax.sharding import Mesh
+from jaxtyping import Float, Float32, Int32, PRNGKeyArray, Shaped, UInt8
 
 from rt2_jax.actions.bins import ActionBins
 from rt2_jax.actions.embodiment import Embodiment
@@ -17,6 +19,8 @@ from rt2_jax.inputs import prompts
 from rt2_jax.inputs.batch import prompt_tokens
 from rt2_jax.inputs.images import check_image, resize_image
 from rt2_jax.models.backbone import Backbone, Params
+from rt2_jax.parallel.rules import partitioned
+from rt2_jax.policy.choice import Sampling
 from rt2_jax.policy.sampler import Sampler, Samples, make_sampler
 from rt2_jax.tokens.action_text import action_text, bins_of_tokens
 from rt2_jax.tokens.grammar import Grammar, mode_of
@@ -39,6 +43,8 @@ class PolicyOutput:
         chunk_bins: the integers of `chunk`.
         text: what the model said: the action string, after its plan in plan mode.
         logprob: see `Samples.logprob`.
+        confidence: log-probability of each of the chunk's integers, among those that its position may take.
+        entropy: of the distribution that each was chosen from, in nats: 0 where the model is sure.
     """
 
     actions: Float32[np.ndarray, "batch width"]
@@ -47,6 +53,8 @@ class PolicyOutput:
     chunk_bins: Int32[np.ndarray, "batch k width"]
     text: list[str]
     logprob: Float32[np.ndarray, " batch"]
+    confidence: Float32[np.ndarray, "batch k width"]
+    entropy: Float32[np.ndarray, "batch k width"]
 
 
 class TextModel:
@@ -57,7 +65,8 @@ class TextModel:
         vocabulary, grammar: what it was trained with; `grammar` has a mode "text".
         image_size: side in pixels of the model's frames; frames of another size are resized (`resize_image`).
         prompt_len: tokens a prompt may have; padded to it.
-        temperature, top_k, top_p: see `make_sampler`; greedy by default.
+        mesh: the devices that the parameters are laid out over; None where one device has them all.
+        sampling: temperature, top_k, top_p and best_of, see `Sampling`; greedy by default.
 
     Raises:
         UserError: a grammar of another vocabulary.
@@ -71,9 +80,8 @@ class TextModel:
         grammar: Grammar,
         image_size: int,
         prompt_len: int,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
+        mesh: Mesh | None = None,
+        **sampling: Any,
     ):
         if len(grammar.token_class) != vocabulary.size:
             raise UserError(
@@ -85,7 +93,9 @@ class TextModel:
         self.grammar = grammar
         self.image_size = image_size
         self.prompt_len = prompt_len
-        self._sampling: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        self.mesh = mesh
+        self.sampling = Sampling(**sampling)
+        self._key = jax.random.key(0)  # of what draws nothing
         self._samplers: dict[tuple[str, int], Sampler] = {}
 
     def answer(
@@ -115,28 +125,35 @@ class TextModel:
         self, images: np.ndarray, texts: Sequence[str], mode: str, max_len: int, rng: PRNGKeyArray | None
     ) -> Samples:
         """Samples as numpy arrays, padding rows left out."""
-        if rng is None and self._sampling["temperature"] != 0.0:
+        if rng is None and self.sampling.temperature != 0.0:
             raise UserError("sampling at a temperature needs an rng; pass jax.random.key(seed)")
         frames = self._frames(images, len(texts))
-        # Powers of two: few batch sizes, so the loop is compiled a few times, not once a size.
-        padded = 1 << (len(texts) - 1).bit_length()
-        rows = [*range(len(texts)), *[0] * (padded - len(texts))]
         prompt = np.stack([prompt_tokens(self.vocabulary, text, self.prompt_len) for text in texts])
-        start = np.full(padded, self.grammar.end, np.int32)
-        start[: len(texts)] = self.grammar.start_state(mode)
-        key = jax.random.key(0) if rng is None else rng
-        samples = self._sampler(mode, max_len)(self.params, frames[rows], prompt[rows], start, key)
-        samples = jax.tree.map(lambda array: np.asarray(array)[: len(texts)], samples)
+        samples = self._run(frames, prompt, mode, max_len, self._key if rng is None else rng)
         if np.isnan(samples.logprob).any():
             row = int(np.flatnonzero(np.isnan(samples.logprob))[0])
             raise FloatingPointError(f"the model's logits hold NaN in row {row}; its output is refused")
         return samples
 
+    def _run(
+        self, frames: Images, prompt: Int32[np.ndarray, "batch prompt"], mode: str, max_len: int, rng: PRNGKeyArray
+    ) -> Samples:
+        """The sampler on a batch that is padded to a power of two: few sizes, so few programs are compiled."""
+        count = len(frames)
+        padded = bucket(count)
+        rows = [*range(count), *[0] * (padded - count)]
+        start = np.full(padded, self.grammar.end, np.int32)
+        start[:count] = self.grammar.start_state(mode)
+        with contextlib.nullcontext() if self.mesh is None else partitioned(self.mesh):
+            samples = self._sampler(mode, max_len)(self.params, frames[rows], prompt[rows], start, rng)
+        return jax.tree.map(lambda array: array[:count], jax.device_get(samples))
+
     def _sampler(self, mode: str, max_len: int) -> Sampler:
-        # By mode too, because each checks `max_len` against its own least length.
+        # By mode too: a program is of its modes, and each checks `max_len` against its own least length.
         key = (mode, max_len)
         if key not in self._samplers:
-            self._samplers[key] = make_sampler(self.backbone, self.grammar, max_len, modes=(mode,), **self._sampling)
+            settings = dataclasses.asdict(self.sampling)
+            self._samplers[key] = make_sampler(self.backbone, self.grammar, max_len, modes=(mode,), **settings)
         return self._samplers[key]
 
     def _frames(self, images: np.ndarray, count: int) -> Images:
@@ -160,7 +177,7 @@ class Policy(TextModel):
     Args:
         embodiments: what it was trained with, by name; the grammar is of its vocabulary and of these.
         plan_len: the most tokens of a plan with its action, EOS included.
-        sampling: temperature, top_k and top_p; for these and the other arguments see `TextModel`.
+        mesh, sampling, and the other arguments: see `TextModel`.
 
     Raises:
         UserError: parts that do not belong together, or `plan_len` too small for an action.
@@ -176,9 +193,10 @@ class Policy(TextModel):
         image_size: int,
         prompt_len: int,
         plan_len: int = 64,
+        mesh: Mesh | None = None,
         **sampling: Any,
     ):
-        super().__init__(backbone, params, vocabulary, grammar, image_size, prompt_len, **sampling)
+        super().__init__(backbone, params, vocabulary, grammar, image_size, prompt_len, mesh, **sampling)
         if grammar_of(vocabulary, embodiments).sha256 != grammar.sha256:
             raise UserError("the grammar is not that of this vocabulary and these embodiments; build it from them")
         for embodiment in embodiments.values():
@@ -222,6 +240,33 @@ class Policy(TextModel):
         if name not in self.embodiments:
             raise UserError(f"embodiment {name!r} is unknown to the model; choose of: {known}")
         return self.embodiments[name]
+
+    def warm_up(
+        self,
+        batch_sizes: Sequence[int],
+        modes: Sequence[str] = ("action",),
+        embodiments: Sequence[str] | None = None,
+    ) -> None:
+        """Compiles every program that `act` will need, so that no robot waits for a compiler.
+
+        Args:
+            batch_sizes: rows; those that are padded to one size share a program.
+            modes: as `act` takes them.
+            embodiments: names; None is all of them.
+
+        Raises:
+            UserError: a size below 1, an unknown mode or embodiment.
+        """
+        if min(batch_sizes, default=1) < 1:
+            raise UserError(f"batch size {min(batch_sizes)}: give 1 or more")
+        side, count = self.image_size, self.backbone.config.num_images
+        for name in self.embodiments if embodiments is None else embodiments:
+            for mode in modes:
+                in_grammar, max_len = self._decoding(mode, self.embodiment(name))
+                for size in sorted({bucket(size) for size in batch_sizes}):
+                    frames = np.zeros((size, count, side, side, 3), np.uint8)
+                    prompt = np.full((size, self.prompt_len), self.vocabulary.eos_id, np.int32)
+                    self._run(frames, prompt, in_grammar, max_len, self._key)
 
     def act(
         self,
@@ -268,18 +313,18 @@ class Policy(TextModel):
         embodiment: str | None = None,
     ) -> PolicyOutput:
         """As `act`, of prompts word for word, such as those of prepared data."""
-        if mode not in PROMPTS:
-            raise UserError(f"mode {mode!r} is unknown; choose one of {', '.join(PROMPTS)}")
         robot, texts = self.embodiment(embodiment), _texts(texts)
+        in_grammar, max_len = self._decoding(mode, robot)
         images = _stacked(images, robot) if isinstance(images, Mapping) else images
-        in_grammar = mode_of(mode, self.embodiments, robot.name)
-        max_len = self._plan_len if mode == "plan" else self.grammar.min_len(in_grammar)
         samples = self._sample(images, texts, in_grammar, max_len, rng)
         tokens, lengths = np.asarray(samples.tokens), np.asarray(samples.lengths)
         # The action stands just before EOS in both modes.
         ends = lengths[:, None] - 1 - robot.num_integers + np.arange(robot.num_integers)
-        bins = bins_of_tokens(self.vocabulary, np.take_along_axis(tokens, ends, axis=1))
-        bins = bins.reshape(len(texts), robot.chunk, robot.bins.width)
+
+        def of_chunk(values: Shaped[np.ndarray, "batch max_len"]) -> Shaped[np.ndarray, "batch k width"]:
+            return np.take_along_axis(values, ends, axis=1).reshape(len(texts), robot.chunk, robot.bins.width)
+
+        bins = bins_of_tokens(self.vocabulary, of_chunk(tokens))
         chunk = robot.bins.decode(bins)
         return PolicyOutput(
             actions=chunk[:, 0],
@@ -288,7 +333,16 @@ class Policy(TextModel):
             chunk_bins=bins,
             text=[self.vocabulary.decode(row) for row in tokens],
             logprob=np.asarray(samples.logprob),
+            confidence=of_chunk(np.asarray(samples.token_logprob)),
+            entropy=of_chunk(np.asarray(samples.entropy)),
         )
+
+    def _decoding(self, mode: str, robot: Embodiment) -> tuple[str, int]:
+        """The grammar's mode, and the most tokens of an answer in it."""
+        if mode not in PROMPTS:
+            raise UserError(f"mode {mode!r} is unknown; choose one of {', '.join(PROMPTS)}")
+        in_grammar = mode_of(mode, self.embodiments, robot.name)
+        return in_grammar, self._plan_len if mode == "plan" else self.grammar.min_len(in_grammar)
 
     def _stated(self, robot: Embodiment, states: Float[np.ndarray, "batch state"] | None, count: int) -> list[str]:
         """Each row's own state as the prompt has it."""
@@ -327,6 +381,11 @@ def _stacked(images: Mapping[str, np.ndarray], robot: Embodiment) -> Images:
         shapes = ", ".join(f"{camera} {list(rows.shape)}" for camera, rows in zip(robot.cameras, frames, strict=True))
         raise UserError(f"images: the cameras have other shapes ({shapes}); resize them to one")
     return np.stack(frames, axis=2).reshape(len(frames[0]), robot.num_images, *frames[0].shape[2:])
+
+
+def bucket(rows: int) -> int:
+    """The size that a batch of so many rows is padded to: a power of two."""
+    return 1 << (rows - 1).bit_length()
 
 
 def _texts(texts: Sequence[str]) -> list[str]:

@@ -58,6 +58,30 @@ class Grammar:
         return (allowed.sum(1) == 1) & (np.where(allowed, self.next_state, FORBIDDEN).max(1) == self.end)
 
     @functools.cached_property
+    def settled(self) -> np.ndarray:
+        """bool[S]: true where the states to come, and so their number, do not depend on what is said in them.
+
+        An action is settled from its first position on, and so is the end.
+        """
+        settled = np.zeros(len(self.next_state), bool)
+        settled[self.end] = True
+        allowed = self.next_state != FORBIDDEN
+        last = np.where(allowed, self.next_state, FORBIDDEN).max(1)
+        one = allowed.any(1) & (~allowed | (self.next_state == last[:, None])).all(1)
+        for _ in range(len(settled)):
+            settled |= one & settled[last]
+        return settled
+
+    def reached(self, starts: np.ndarray) -> np.ndarray:
+        """bool[S]: the states that `starts` lead to, themselves included."""
+        reached = np.zeros(len(self.next_state), bool)
+        reached[starts] = True
+        for _ in range(len(reached)):
+            after = self.next_state[reached]
+            reached[after[after != FORBIDDEN]] = True
+        return reached
+
+    @functools.cached_property
     def sha256(self) -> str:
         """Digest of the whole table; equal digests constrain decoding alike."""
         digest = hashlib.sha256(repr((sorted(self.start.items()), self.end, self.action_width)).encode())

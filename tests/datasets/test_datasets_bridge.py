@@ -134,14 +134,16 @@ class Scripted:
     def __init__(self, config):
         self.config = config
 
-    def prefill(self, params, images, prompt, max_len):
-        return self._logits(params, 0), ()
+    def prefill(self, params, images, prompt, max_len, *, ids):
+        return self._logits(params, 0, ids), ()
 
-    def decode_step(self, params, cache, token, index):
-        return self._logits(params, index + 1), cache
+    def decode_step(self, params, cache, token, index, *, ids):
+        return self._logits(params, index + 1, ids), cache
 
-    def _logits(self, params, index):
-        return jax.nn.one_hot(params[:, jnp.minimum(index, params.shape[1] - 1)], self.config.vocab_size)
+    def _logits(self, params, index, ids):
+        wanted = params[:, jnp.minimum(index, params.shape[1] - 1)]
+        logits = jax.nn.one_hot(wanted, self.config.vocab_size)
+        return logits if ids is None else logits[:, ids]
 
 
 @pytest.fixture

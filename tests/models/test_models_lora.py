@@ -122,6 +122,9 @@ def test_decoding_applies_the_adapters_too(fresh, trained):
     np.testing.assert_allclose(row, expected[:, 0], atol=1e-5, rtol=1e-5)
     row, _ = jax.jit(backbone.decode_step)(trained, cache, target[:, 0], jnp.int32(0))
     np.testing.assert_allclose(row, expected[:, 1], atol=1e-5, rtol=1e-5)
+    ids = np.array([5, 60, 7], np.int32)
+    row, _ = jax.jit(backbone.decode_step)(trained, cache, target[:, 0], jnp.int32(0), ids=ids)
+    np.testing.assert_allclose(row, expected[:, 1, ids], atol=1e-5, rtol=1e-5)
 
 
 def test_the_product_of_a_and_b_is_never_formed():

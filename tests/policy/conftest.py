@@ -30,18 +30,18 @@ class FakeBackbone:
             "poison": jnp.int32(poison),
         }
 
-    def prefill(self, params, images, prompt, max_len):
+    def prefill(self, params, images, prompt, max_len, *, ids=None):
         assert images.shape[1:] == (self.config.num_images, *[self.config.image_size] * 2, 3)
         # What a real cache must hold to answer: the tokens so far; and how often the model was called.
         cache = {"tokens": jnp.zeros((len(prompt), max_len - 1), jnp.int32), "calls": jnp.int32(1)}
-        return self._logits(params, len(prompt), 0), cache
+        return self._logits(params, len(prompt), 0, ids), cache
 
-    def decode_step(self, params, cache, token, index):
+    def decode_step(self, params, cache, token, index, *, ids=None):
         tokens = cache["tokens"].at[:, index].set(token)
-        logits = self._logits(params, len(token), index + 1)
+        logits = self._logits(params, len(token), index + 1, ids)
         return logits, {"tokens": tokens, "calls": cache["calls"] + 1}
 
-    def _logits(self, params, batch, index):
+    def _logits(self, params, batch, index, ids):
         script = jnp.resize(params["script"], (batch, params["script"].shape[1]))
         wanted = script[:, jnp.minimum(index, script.shape[1] - 1)]
         logits = params["peak"] * jax.nn.one_hot(wanted, self.config.vocab_size)
@@ -52,7 +52,8 @@ class FakeBackbone:
             jnp.broadcast_to(poison, logits.shape)
             for poison in (0.0, jnp.where(coin > 0, jnp.nan, 0.0), jnp.nan, jnp.where(coin > 0, jnp.inf, -jnp.inf))
         ]
-        return logits + jnp.stack(poisons)[params["poison"]]
+        logits = logits + jnp.stack(poisons)[params["poison"]]
+        return logits if ids is None else logits[:, ids]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,9 +1,11 @@
+import copy
 import dataclasses
 import functools
 
 import jax
 import numpy as np
 import pytest
+from jax._src import monitoring
 
 from rt2_jax.actions import ARM, ActionBins, ActionSpace, Embodiment
 from rt2_jax.bundle.spec import grammar_of
@@ -18,6 +20,7 @@ VOCABULARY = Vocabulary.load()
 EOS = VOCABULARY.eos_id
 ACTION = [1, 128, 91, 241, 5, 101, 127, 217]
 ACTION_TEXT = "1 128 91 241 5 101 127 217"
+COMPILED = "/jax/core/compile/backend_compile_duration"
 SIDE = 16  # of the real model's frames
 IMAGES = np.zeros((3, 8, 8, 3), np.uint8)
 
@@ -94,6 +97,61 @@ def test_batches_are_padded_to_powers_of_two(parts):
         output = policy.act(np.zeros((count, 8, 8, 3), np.uint8), ["pick"] * count)
         assert output.bins.shape == (count, 8)
     assert sampler._cache_size() == 1
+
+
+def test_a_warm_policy_compiles_nothing(real_policy):
+    """Whatever the batch, the mode or the words: after `warm_up` no program is made any more."""
+    compiled = []
+
+    def listen(event, *_, **__):
+        compiled.append(event)
+
+    policy = copy.copy(real_policy)
+    policy._samplers = {}
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        with jax.log_compiles(False):
+            policy.warm_up([1, 3], modes=("action", "plan"))
+            assert COMPILED in compiled
+            compiled.clear()
+            for count, mode in ((1, "action"), (3, "action"), (4, "plan"), (1, "plan"), (4, "action")):
+                images = np.full((count, SIDE + count, SIDE, 3), count, np.uint8)
+                policy.act(images, [f"pick {count}"] * count, mode=mode)
+            assert COMPILED not in compiled
+            policy.act(np.zeros((2, SIDE, SIDE, 3), np.uint8), ["a", "b"])
+            assert COMPILED in compiled  # two rows were not asked for
+    finally:
+        monitoring.unregister_event_duration_listener(listen)
+
+
+def test_what_cannot_be_warmed_up_is_named(policy):
+    for arguments, named in (
+        (([0],), "batch size 0"),
+        (([1], ("text",)), "'text' is unknown"),
+        (([1], ("action",), ("hand",)), "'hand' is unknown"),
+    ):
+        with pytest.raises(UserError, match=named):
+            policy.warm_up(*arguments)
+
+
+def test_confidence_is_of_the_actions_own_integers(parts):
+    """In plan mode too, where tokens of text stand before them."""
+    for mode, text in (("action", ACTION_TEXT), ("plan", plan_target("pick red cube", ACTION_TEXT))):
+        output = make_policy(parts, text).act(IMAGES, ["pick red cube"] * 3, mode=mode)
+        assert output.confidence.shape == output.entropy.shape == (3, 1, 8)
+        np.testing.assert_allclose(output.confidence[:, 0, 1:], np.log(np.exp(10) / (np.exp(10) + 255)), rtol=1e-4)
+        np.testing.assert_allclose(output.confidence[:, 0, 0], np.log(np.exp(10) / (np.exp(10) + 1)), rtol=1e-2)
+        assert (output.entropy > 0).all() and (output.entropy < 0.2).all()
+        assert (output.logprob <= output.confidence.sum((1, 2)) + 1e-6).all()
+
+
+def test_the_best_of_several_actions(parts):
+    with pytest.raises(UserError, match="best_of is 4 at temperature 0"):
+        make_policy(parts, ACTION_TEXT, best_of=4)
+    one, best = (make_policy(parts, ACTION_TEXT, temperature=4.0, best_of=number) for number in (1, 32))
+    outputs = [policy.act(IMAGES, ["pick"] * 3, rng=jax.random.key(0)) for policy in (one, best)]
+    assert outputs[1].logprob.mean() > outputs[0].logprob.mean()
+    assert parts.bins.allowed[np.arange(8), outputs[1].bins].all()
 
 
 def test_several_frames_a_row(parts):

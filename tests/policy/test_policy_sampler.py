@@ -6,9 +6,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rt2_jax.errors import UserError
-from rt2_jax.policy.sampler import _truncate, make_sampler
+from rt2_jax.policy.choice import likeliest, truncate
+from rt2_jax.policy.sampler import make_sampler
 from rt2_jax.tokens import Vocabulary, action_text, bins_of_tokens
-from rt2_jax.tokens.grammar import marker_tokens
+from rt2_jax.tokens.grammar import build_grammar, marker_tokens
 
 # A busy machine is no failure.
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -19,6 +20,7 @@ MODES = ("text", "action", "plan", "end")
 VOCABULARY = Vocabulary.load()
 EOS = VOCABULARY.eos_id
 ACTION_IDS = VOCABULARY.encode("1 128 91 241 5 101 127 217")
+MARKER = marker_tokens(VOCABULARY)
 
 
 @pytest.fixture(scope="module")
@@ -146,34 +148,117 @@ def test_a_row_does_not_depend_on_its_company(run, script, seed):
 
 
 def test_the_model_is_called_no_more_than_needed(parts):
-    """An action costs one prefill and seven steps, its EOS none; nobody waits for a finished or a padding row."""
-    calls, prefills = [], []
+    """An action costs one prefill and seven steps, its EOS none; nobody waits for a finished or a padding row.
+
+    Where all rows are in their actions, the model is asked for the integers alone.
+    """
+    calls, prefills, vocabulary = [], [], VOCABULARY.size
 
     class Counting(parts.make_fake):
-        def decode_step(self, params, cache, token, index):
-            jax.debug.callback(lambda _: calls.append(1), index)
-            return super().decode_step(params, cache, token, index)
+        def decode_step(self, params, cache, token, index, *, ids):
+            jax.debug.callback(lambda _: calls.append(vocabulary if ids is None else len(ids)), index)
+            return super().decode_step(params, cache, token, index, ids=ids)
 
-        def prefill(self, params, images, prompt, max_len):
-            prefills.append(1)
-            return super().prefill(params, images, prompt, max_len)
+        def prefill(self, params, images, prompt, max_len, *, ids):
+            prefills.append(vocabulary if ids is None else len(ids))
+            return super().prefill(params, images, prompt, max_len, ids=ids)
 
     fake = Counting(VOCABULARY.size)
     sampler = make_sampler(fake, parts.grammar, MAX_LEN)
     starts = {**parts.grammar.start, "end": parts.grammar.end}
     for modes, expected in (
-        (("action", "action"), 7),
-        (("end", "end"), 0),
-        (("text", "text"), 0),
-        (("action", "end"), 7),
+        (("action", "action"), [256] * 7),
+        (("end", "end"), []),
+        (("text", "text"), []),
+        (("action", "end"), [256] * 7),
+        # The plan is the marker alone: once that is said, all rows are in their actions.
+        (("plan", "action"), [vocabulary] * (len(MARKER) - 1) + [256] * 8),
     ):
         start = np.array([starts[mode] for mode in modes], np.int32)
         images, prompt = np.zeros((2, 1, 8, 8, 3), np.uint8), np.ones((2, 4), np.int32)
-        jax.block_until_ready(sampler(fake.params(padded([[EOS]])), images, prompt, start, jax.random.key(0)))
+        script = padded([[*MARKER, EOS]] if "plan" in modes else [[EOS]])
+        jax.block_until_ready(sampler(fake.params(script), images, prompt, start, jax.random.key(0)))
         jax.effects_barrier()
-        assert len(calls) == expected, modes
+        assert calls == expected, modes
         calls.clear()
-    assert prefills == [1]  # in the traced program, so outside its loop
+    assert prefills == [vocabulary]  # in the traced program, so outside its loop
+
+
+def test_a_program_of_actions_asks_for_integers_alone_and_never_for_their_eos(parts):
+    asked = []
+
+    class Asked(parts.make_fake):
+        def decode_step(self, params, cache, token, index, *, ids):
+            jax.debug.callback(lambda _: asked.append(ids.tolist()), index)
+            return super().decode_step(params, cache, token, index, ids=ids)
+
+        def prefill(self, params, images, prompt, max_len, *, ids):
+            asked.append(ids.tolist())
+            return super().prefill(params, images, prompt, max_len, ids=ids)
+
+    fake = Asked(VOCABULARY.size)
+    sampler = make_sampler(fake, parts.grammar, 9, modes=("action",))
+    start = np.array([parts.grammar.start["action"], parts.grammar.end, parts.grammar.start["text"]], np.int32)
+    images, prompt = np.zeros((3, 1, 8, 8, 3), np.uint8), np.ones((3, 4), np.int32)
+    samples = sampler(fake.params(padded([ACTION_IDS] * 3)), images, prompt, start, jax.random.key(0))
+    jax.effects_barrier()
+    assert asked == [sorted(VOCABULARY.integer_ids)] * 8
+    assert samples.tokens[0].tolist() == [*ACTION_IDS, EOS]
+    assert samples.lengths.tolist() == [9, 0, 0]  # a row of another mode is padding
+
+
+def test_robots_of_several_kinds_share_a_program(parts):
+    """Answers of other lengths and with other integers; each row's own, whoever stands beside it."""
+    narrow = np.zeros((3, 256), bool)
+    narrow[:, 10:20] = True
+    grammar = build_grammar(VOCABULARY, {"arm": parts.bins.allowed, "pusher": narrow})
+    fake = parts.make_fake(VOCABULARY.size)
+    modes = ("action:arm", "action:pusher")
+    sampler = make_sampler(fake, grammar, 9, modes=modes)
+    start = np.array([grammar.start[modes[1]], grammar.start[modes[0]], grammar.end, grammar.start[modes[1]]], np.int32)
+    images, prompt = np.zeros((4, 1, 8, 8, 3), np.uint8), np.ones((4, 4), np.int32)
+    script = padded([VOCABULARY.encode("12 19 10"), ACTION_IDS, [], ACTION_IDS])
+    samples = sampler(fake.params(script), images, prompt, start, jax.random.key(0))
+    assert samples.lengths.tolist() == [4, 9, 0, 4]
+    assert samples.tokens[0, :4].tolist() == [*script[0][:3], EOS]
+    assert samples.tokens[1].tolist() == [*ACTION_IDS, EOS]
+    for row, mode in ((0, modes[1]), (1, modes[0]), (3, modes[1])):
+        assert grammar.accepts(samples.tokens[row].tolist(), mode)
+
+
+def test_confidence_and_entropy_are_of_the_allowed_tokens(run):
+    """Uniform logits: one of 2, then seven times one of 256. A peak of 10 among 256: nearly sure, nearly no entropy."""
+    samples = run([[0] * 64], ["action"])
+    np.testing.assert_allclose(samples.token_logprob[0, :8], [-np.log(2)] + [-np.log(256)] * 7, rtol=1e-5)
+    np.testing.assert_allclose(samples.entropy[0, :8], [np.log(2)] + [np.log(256)] * 7, rtol=1e-5)
+    assert not samples.token_logprob[0, 8:].any() and not samples.entropy[0, 8:].any()
+    samples = run([ACTION_IDS], ["action"])
+    odds = np.exp([10.0] + [0.0] * 255)
+    chance = odds / odds.sum()
+    np.testing.assert_allclose(samples.token_logprob[0, 1:8], np.log(chance[0]), rtol=1e-4)
+    np.testing.assert_allclose(samples.entropy[0, 1:8], -(chance * np.log(chance)).sum(), rtol=1e-4)
+    np.testing.assert_allclose(samples.logprob, samples.token_logprob.sum(1), rtol=1e-5)
+
+
+def test_the_likeliest_of_several_answers_is_given(run, parts):
+    """At a temperature that makes every bin as likely as the model's own, one of 256 draws mostly has it."""
+    script, hot = [VOCABULARY.encode("1 3")] * 4, (("temperature", 5.0),)
+    one = [run(script, ["action"] * 4, sampling=hot, rng=rng) for rng in range(8)]
+    best = [run(script, ["action"] * 4, sampling=(*hot, ("best_of", 64)), rng=rng) for rng in range(8)]
+    assert np.mean([samples.logprob for samples in best]) > np.mean([samples.logprob for samples in one]) + 5
+    for samples in best:
+        check(samples, ["action"] * 4, parts.grammar)
+        np.testing.assert_allclose(samples.logprob, samples.token_logprob.sum(1), rtol=1e-5)
+
+
+def test_the_best_of_several_plans_is_whole(run, parts):
+    samples = run([[]] * 4, ["plan", "action", "text", "end"], sampling=(*WARM, ("best_of", 4)), scale=3.0)
+    check(samples, ["plan", "action", "text", "end"], parts.grammar)
+
+
+def test_of_equal_numbers_the_first_is_likeliest():
+    x = jnp.array([[0.0, 2.0, 2.0], [-1e30, -1e30, -1e30], [3.0, 1.0, 2.0]])
+    assert likeliest(x).tolist() == jnp.argmax(x, axis=-1).tolist() == [1, 0, 0]
 
 
 def test_logprob_is_under_the_constrained_distribution(run):
@@ -204,12 +289,12 @@ def test_temperature_spreads_and_truncation_narrows(run):
 )
 def test_truncation_keeps_the_likeliest(top_k, top_p, kept):
     probability = np.array([[0.1, 0.4, 0.2, 0.3]], np.float32)
-    left = np.asarray(_truncate(jnp.log(probability), top_k, top_p)) > -1e20
+    left = np.asarray(truncate(jnp.log(probability), top_k, top_p)) > -1e20
     assert left[0, np.argsort(-probability[0])].tolist() == [True] * kept + [False] * (4 - kept)
 
 
 def test_of_equal_logits_exactly_k_stay():
-    left = np.asarray(_truncate(jnp.zeros((2, 9)), 4, 1.0)) == 0
+    left = np.asarray(truncate(jnp.zeros((2, 9)), 4, 1.0)) == 0
     assert left.tolist() == [[True] * 4 + [False] * 5] * 2
 
 
@@ -228,6 +313,8 @@ def test_draws_follow_the_key(run):
         ({"top_k": -1}, "top_k is -1"),
         ({"top_p": 0.0}, "top_p is 0.0"),
         ({"top_p": 1.5}, "top_p is 1.5"),
+        ({"best_of": 0, "temperature": 1.0}, "best_of is 0"),
+        ({"best_of": 2}, "best_of is 2 at temperature 0"),
         ({"max_len": 10}, "max_len is 10, mode 'plan' needs at least 11"),
         ({"max_len": 8, "modes": ("action",)}, "max_len is 8, mode 'action' needs at least 9"),
         ({"max_len": 0, "modes": ("text",)}, "max_len is 0"),

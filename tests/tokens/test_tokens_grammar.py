@@ -232,3 +232,19 @@ def test_the_grammar_of_one_embodiment_is_the_one_it_was_and_of_several_does_not
         "plan",
         "plan:a",
     ]
+
+
+def test_what_is_settled_is_an_action_and_its_end():
+    """From there on an answer's length does not depend on what is said; in text and in a plan's text it does."""
+    for name, mode in (("action:arm", 9), ("action:pusher", 7)):
+        state, steps = BOTH.start[name], []
+        while state != BOTH.end:
+            assert BOTH.settled[state]
+            steps.append(state)
+            state = BOTH.next_state[state].max()
+        assert len(steps) == mode and set(np.flatnonzero(BOTH.reached([BOTH.start[name]]))) == {*steps, BOTH.end}
+    assert BOTH.settled.sum() == 9 + 7 + 1
+    for name in ("text", "plan:arm", "plan:pusher"):
+        assert not BOTH.settled[BOTH.start[name]]
+    assert BOTH.reached([BOTH.start["plan:arm"]])[BOTH.start["action:arm"]]
+    assert not BOTH.reached([BOTH.start["plan:arm"]])[BOTH.start["action:pusher"]]
