@@ -49,21 +49,40 @@ def padding_bias(mask: Bool[Array, "batch keys"]) -> Float32[Array, "batch 1 1 k
     return mask_bias(mask)[:, None, None, :]
 
 
-def cache_layout(
+def keys_layout(
+    x: Float[Array, "*layers batch heads head_dim keys"],
+) -> Float[Array, "*layers batch heads head_dim keys"]:
+    """The layout of keys, of a stack or of one layer."""
+    return _layout(x, "activation_head_dim", "activation_length")
+
+
+def values_layout(
     x: Float[Array, "*layers batch heads keys head_dim"],
 ) -> Float[Array, "*layers batch heads keys head_dim"]:
-    """The layout of keys or values, of a stack or of one layer."""
-    axes = ("activation_batch", "activation_heads", "activation_length", "activation_head_dim")
-    return constrain(x, *(None,) * (x.ndim - len(axes)), *axes)
+    """The layout of values, of a stack or of one layer."""
+    return _layout(x, "activation_length", "activation_head_dim")
 
 
-def written(
+def _layout(x: Float[Array, "*axes"], *last: str) -> Float[Array, "*axes"]:
+    return constrain(x, *(None,) * (x.ndim - 4), "activation_batch", "activation_heads", *last)
+
+
+def keys_written(
+    cache: Float[Array, "*layers batch heads head_dim keys"],
+    new: Float[Array, "*layers batch heads head_dim 1"],
+    place: Int[Array, ""] | int,
+) -> Float[Array, "*layers batch heads head_dim keys"]:
+    """Keys with those of one token in their place."""
+    return keys_layout(jax.lax.dynamic_update_slice_in_dim(cache, new, place, axis=cache.ndim - 1))
+
+
+def values_written(
     cache: Float[Array, "*layers batch heads keys head_dim"],
     new: Float[Array, "*layers batch heads 1 head_dim"],
     place: Int[Array, ""] | int,
 ) -> Float[Array, "*layers batch heads keys head_dim"]:
-    """Keys or values with those of one token in their place."""
-    return cache_layout(jax.lax.dynamic_update_slice_in_dim(cache, new, place, axis=cache.ndim - 2))
+    """Values with those of one token in their place."""
+    return values_layout(jax.lax.dynamic_update_slice_in_dim(cache, new, place, axis=cache.ndim - 2))
 
 
 class Attention(nn.Module):
@@ -118,19 +137,19 @@ class Attention(nn.Module):
 
     def keys_values(
         self, source: Float[Array, "batch keys width"], positions: Int[Array, "batch keys"] | None = None
-    ) -> tuple[Float[Array, "batch kv_heads keys head_dim"], Float[Array, "batch kv_heads keys head_dim"]]:
+    ) -> tuple[Float[Array, "batch kv_heads head_dim keys"], Float[Array, "batch kv_heads keys head_dim"]]:
         """k and v of ``source``; it needs ``positions`` where there is a rotation.
 
-        Heads come before keys, as the products of `attend` want them: a cache is not transposed at every token.
+        Their axes stand as the products of `attend` want them, so that a cache is not transposed at every token.
         """
         key = self.key(source)
         key = self.key_norm(key) if self.qk_norm else key
-        return self._rotated(key, positions).swapaxes(1, 2), self.value(source).swapaxes(1, 2)
+        return self._rotated(key, positions).transpose(0, 2, 3, 1), self.value(source).swapaxes(1, 2)
 
     def attend(
         self,
         x: Float[Array, "batch queries width"],
-        key: Float[Array, "batch kv_heads keys head_dim"],
+        key: Float[Array, "batch kv_heads head_dim keys"],
         value: Float[Array, "batch kv_heads keys head_dim"],
         bias: AttentionBias | None = None,
         positions: Int[Array, "batch queries"] | None = None,
@@ -138,21 +157,15 @@ class Attention(nn.Module):
         """``x``, at ``positions`` where there is a rotation, over keys and values already computed."""
         query = self.query(x)
         query = self.query_norm(query) if self.qk_norm else query
-        query = self._rotated(query, positions) * self.query_scale
-        if not self.kv_heads:
-            logits = jnp.einsum("bqhd,bhkd->bhqk", query, key, preferred_element_type=jnp.float32)
-        else:
-            groups = query.reshape(*query.shape[:2], self.kv_heads, -1, self.head_dim)
-            logits = jnp.einsum("bqhgd,bhkd->bhgqk", groups, key, preferred_element_type=jnp.float32)
-            logits = logits.reshape(logits.shape[0], self.heads, *logits.shape[3:])
-        logits = softcap(logits, self.logits_softcap)
+        query = (self._rotated(query, positions) * self.query_scale).swapaxes(1, 2)
+        # The queries of the heads that share keys stand one after another: one product for all of them.
+        grouped = (*key.shape[:2], -1)
+        logits = jnp.matmul(query.reshape(*grouped, self.head_dim), key, preferred_element_type=jnp.float32)
+        logits = softcap(logits.reshape(*query.shape[:3], -1), self.logits_softcap)
         weights = softmax(logits if bias is None else logits + bias).astype(self.dtype)
         weights = self.dropout(weights)
-        if not self.kv_heads:
-            return self.out(jnp.einsum("bhqk,bhkd->bqhd", weights, value))
-        weights = weights.reshape(weights.shape[0], self.kv_heads, -1, *weights.shape[2:])
-        attended = jnp.einsum("bhgqk,bhkd->bqhgd", weights, value)
-        return self.out(attended.reshape(*attended.shape[:2], self.heads, self.head_dim))
+        attended = jnp.matmul(weights.reshape(*grouped, weights.shape[-1]), value)
+        return self.out(attended.reshape(query.shape).swapaxes(1, 2))
 
     def _rotated(
         self, x: Float[Array, "batch length heads head_dim"], positions: Int[Array, "batch length"] | None

@@ -8,7 +8,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32
 
-from rt2_jax.models.attention import Attention, AttentionBias, Layers, cache_layout, padding_bias, written
+from rt2_jax.models.attention import (
+    Attention,
+    AttentionBias,
+    Layers,
+    keys_layout,
+    keys_written,
+    padding_bias,
+    values_layout,
+    values_written,
+)
 from rt2_jax.models.config import EncoderDecoderConfig
 from rt2_jax.models.layers import HEADS_IN, HEADS_OUT, MASKED, Dropout, GatedMlp, Initializer, RmsNorm, hidden, scaled
 from rt2_jax.models.relative_bias import RelativeBias, buckets_by_distance
@@ -25,9 +34,9 @@ class Cache:
     cross_key, cross_value: of the encoder's output, computed once; cross_mask is False on its padding.
     """
 
-    key: Layers[Float[Array, "*layers batch heads max_len head_dim"]]
+    key: Layers[Float[Array, "*layers batch heads head_dim max_len"]]
     value: Layers[Float[Array, "*layers batch heads max_len head_dim"]]
-    cross_key: Layers[Float[Array, "*layers batch heads source head_dim"]]
+    cross_key: Layers[Float[Array, "*layers batch heads head_dim source"]]
     cross_value: Layers[Float[Array, "*layers batch heads source head_dim"]]
     cross_mask: Bool[Array, "batch source"]
 
@@ -119,7 +128,7 @@ class DecoderBlock(nn.Module):
     def cross_keys_values(
         self, carry: tuple[()], encoded: Float[Array, "batch source width"]
     ) -> tuple[
-        tuple[()], tuple[Float[Array, "batch heads source head_dim"], Float[Array, "batch heads source head_dim"]]
+        tuple[()], tuple[Float[Array, "batch heads head_dim source"], Float[Array, "batch heads source head_dim"]]
     ]:
         """This layer's K and V of the encoder's output, for the cache."""
         return carry, self.cross_attention.keys_values(encoded)
@@ -127,9 +136,9 @@ class DecoderBlock(nn.Module):
     def step(
         self,
         x: Float[Array, "batch 1 width"],
-        key: Float[Array, "batch heads max_len head_dim"],
+        key: Float[Array, "batch heads head_dim max_len"],
         value: Float[Array, "batch heads max_len head_dim"],
-        cross_key: Float[Array, "batch heads source head_dim"],
+        cross_key: Float[Array, "batch heads head_dim source"],
         cross_value: Float[Array, "batch heads source head_dim"],
         bias: Float32[Array, "1 #heads 1 max_len"],
         buckets: Int32[Array, "1 max_len"] | None,
@@ -137,19 +146,22 @@ class DecoderBlock(nn.Module):
         index: Int[Array, ""] | int,
     ) -> tuple[
         Float[Array, "batch 1 width"],
-        tuple[Float[Array, "batch heads 1 head_dim"], Float[Array, "batch heads 1 head_dim"]],
+        tuple[
+            tuple[Float[Array, "batch heads head_dim 1"], Float[Array, "batch heads 1 head_dim"]],
+            tuple[Float[Array, "batch heads head_dim max_len"], Float[Array, "batch heads max_len head_dim"]],
+        ],
     ]:
-        """One layer on the token at ``index``, over its cache; gives its K and V too."""
+        """One layer on the token at ``index``, over its cache; gives its K and V too, and the cache with them."""
         y = self.norm_self_attention(x)
         new_key, new_value = self.self_attention.keys_values(y)
-        key, value = (written(old, new, index) for old, new in ((key, new_key), (value, new_value)))
+        key, value = keys_written(key, new_key, index), values_written(value, new_value, index)
         x = x + self.self_attention.attend(y, key, value, layer_bias(self, bias, buckets))
-        return self._after_self_attention(x, cross_key, cross_value, cross_bias), (new_key, new_value)
+        return self._after_self_attention(x, cross_key, cross_value, cross_bias), ((new_key, new_value), (key, value))
 
     def _after_self_attention(
         self,
         x: Float[Array, "batch length width"],
-        cross_key: Float[Array, "batch heads source head_dim"],
+        cross_key: Float[Array, "batch heads head_dim source"],
         cross_value: Float[Array, "batch heads source head_dim"],
         cross_bias: Float32[Array, "batch 1 1 source"],
     ) -> Float[Array, "batch length width"]:
@@ -234,26 +246,25 @@ class Decoder(nn.Module):
         """An empty cache for ``max_len`` tokens, over the encoder's output and its mask."""
         config = self.config
         _, (cross_key, cross_value) = self.blocks.cross_keys_values((), encoded)
-        shape = (encoded.shape[0], config.heads, max_len, config.head_dim)
+        batch = (encoded.shape[0],) if self.apart else (config.decoder_layers, encoded.shape[0])
+        key = keys_layout(jnp.zeros((*batch, config.heads, config.head_dim, max_len), self.dtype))
+        value = values_layout(jnp.zeros((*batch, config.heads, max_len, config.head_dim), self.dtype))
         if self.apart:
-            empty = (jnp.zeros(shape, self.dtype),) * config.decoder_layers
-        else:
-            empty = cache_layout(jnp.zeros((config.decoder_layers, *shape), self.dtype))
-        return Cache(empty, empty, per_layer(cache_layout, cross_key), per_layer(cache_layout, cross_value), mask)
+            key, value = (key,) * config.decoder_layers, (value,) * config.decoder_layers
+        return Cache(key, value, per_layer(keys_layout, cross_key), per_layer(values_layout, cross_value), mask)
 
     def step(
         self, x: Float[Array, "batch 1 width"], cache: Cache, index: Int[Array, ""] | int
     ) -> tuple[Float[Array, "batch 1 width"], Cache]:
         """The token at position ``index`` < max_len, and the cache with its K and V."""
-        bias, buckets = self._bias(jnp.reshape(index, (1,)), jax.tree.leaves(cache.key)[0].shape[-2])
+        bias, buckets = self._bias(jnp.reshape(index, (1,)), jax.tree.leaves(cache.key)[0].shape[-1])
         stacks = (cache.key, cache.value, cache.cross_key, cache.cross_value)
-        x, (key, value) = self.blocks.step(hidden(x), *stacks, bias, buckets, padding_bias(cache.cross_mask), index)
-        cache = dataclasses.replace(
-            cache,
-            key=per_layer(lambda old, new: written(old, new, index), cache.key, key),
-            value=per_layer(lambda old, new: written(old, new, index), cache.value, value),
+        x, ((new_key, new_value), (key, value)) = self.blocks.step(
+            hidden(x), *stacks, bias, buckets, padding_bias(cache.cross_mask), index
         )
-        return self.norm(x), cache
+        if not self.apart:  # a token is written into the stack, which is not copied
+            key, value = keys_written(cache.key, new_key, index), values_written(cache.value, new_value, index)
+        return self.norm(x), dataclasses.replace(cache, key=key, value=value)
 
     def _bias(
         self, query_positions: Int[Array, " queries"], length: int

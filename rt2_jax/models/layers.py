@@ -1,5 +1,6 @@
 """Layers that the vision and the text models share."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -133,7 +134,9 @@ class HeadsIn(nn.Module):
     ) -> Float[Array, "batch length {self.heads} {self.head_dim}"]:
         shape = (x.shape[-1], self.heads, self.head_dim)
         kernel = self.param("kernel", axes(self.kernel_init, "embed", self.heads_axis, "head_dim"), shape, jnp.float32)
-        y = adapted(self, x, jnp.einsum("bsw,whd->bshd", x, kernel.astype(self.dtype)))
+        rows = x.astype(self.dtype).reshape(-1, x.shape[-1])  # see `Linear`
+        y = (rows @ kernel.astype(self.dtype).reshape(x.shape[-1], -1)).reshape(*x.shape[:-1], *shape[1:])
+        y = adapted(self, x, y)
         if self.use_bias:
             bias = self.param("bias", axes(nn.initializers.zeros, self.heads_axis, "head_dim"), shape[1:], jnp.float32)
             y = y + bias.astype(self.dtype)
@@ -152,7 +155,9 @@ class HeadsOut(nn.Module):
     def __call__(self, x: Float[Array, "batch length heads head_dim"]) -> Float[Array, "batch length {self.width}"]:
         shape = (*x.shape[-2:], self.width)
         kernel = self.param("kernel", axes(self.kernel_init, "heads", "head_dim", "embed"), shape, jnp.float32)
-        y = adapted(self, x, jnp.einsum("bshd,hdw->bsw", x, kernel.astype(self.dtype)))
+        inputs = math.prod(x.shape[-2:])
+        y = x.reshape(-1, inputs) @ kernel.astype(self.dtype).reshape(inputs, -1)  # see `Linear`
+        y = adapted(self, x, y.reshape(*x.shape[:-2], self.width))
         if self.use_bias:
             bias = self.param("bias", axes(nn.initializers.zeros, "norm"), (self.width,), jnp.float32)
             y = y + bias.astype(self.dtype)

@@ -9,7 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32
 
-from rt2_jax.models.attention import Attention, Layers, cache_layout, mask_bias, written
+from rt2_jax.models.attention import (
+    Attention,
+    Layers,
+    keys_layout,
+    keys_written,
+    mask_bias,
+    values_layout,
+    values_written,
+)
 from rt2_jax.models.config import PrefixLmConfig
 from rt2_jax.models.layers import HEADS_IN, HEADS_OUT, Dropout, GatedMlp, LayerNorm, RmsNorm, hidden, scaled
 from rt2_jax.models.stack import per_layer, stacked
@@ -23,7 +31,7 @@ class PrefixCache:
     mask: False on the prefix's padding; its tokens are positions 0, 1, ... of a row, padding left out.
     """
 
-    key: Layers[Float[Array, "*layers batch kv_heads slots head_dim"]]
+    key: Layers[Float[Array, "*layers batch kv_heads head_dim slots"]]
     value: Layers[Float[Array, "*layers batch kv_heads slots head_dim"]]
     mask: Bool[Array, "batch prefix"]
 
@@ -78,7 +86,7 @@ class Block(nn.Module):
         local_bias: Float32[Array, "batch 1 length length"] | None,
     ) -> tuple[
         Float[Array, "batch length width"],
-        tuple[Float[Array, "batch kv_heads length head_dim"], Float[Array, "batch kv_heads length head_dim"]],
+        tuple[Float[Array, "batch kv_heads head_dim length"], Float[Array, "batch kv_heads length head_dim"]],
     ]:
         """As ``__call__``, and the layer's K and V for the cache."""
         y = self.norm_attention(x)
@@ -88,7 +96,7 @@ class Block(nn.Module):
     def step(
         self,
         x: Float[Array, "batch 1 width"],
-        key: Float[Array, "batch kv_heads slots head_dim"],
+        key: Float[Array, "batch kv_heads head_dim slots"],
         value: Float[Array, "batch kv_heads slots head_dim"],
         is_global: Bool[Array, ""],
         slot: Int[Array, ""] | int,
@@ -97,20 +105,23 @@ class Block(nn.Module):
         local_bias: Float32[Array, "batch 1 1 slots"] | None,
     ) -> tuple[
         Float[Array, "batch 1 width"],
-        tuple[Float[Array, "batch kv_heads 1 head_dim"], Float[Array, "batch kv_heads 1 head_dim"]],
+        tuple[
+            tuple[Float[Array, "batch kv_heads head_dim 1"], Float[Array, "batch kv_heads 1 head_dim"]],
+            tuple[Float[Array, "batch kv_heads head_dim slots"], Float[Array, "batch kv_heads slots head_dim"]],
+        ],
     ]:
-        """One layer on one token a row, in ``slot`` of the cache; gives its K and V too."""
+        """One layer on one token a row, in ``slot`` of the cache; gives its K and V too, and the cache with them."""
         y = self.norm_attention(x)
         new_key, new_value = self.attention.keys_values(y, positions)
-        key, value = (written(old, new, slot) for old, new in ((key, new_key), (value, new_value)))
+        key, value = keys_written(key, new_key, slot), values_written(value, new_value, slot)
         x = self._layer(x, y, key, value, _choose(is_global, bias, local_bias), positions)
-        return x, (new_key, new_value)
+        return x, ((new_key, new_value), (key, value))
 
     def _layer(
         self,
         x: Float[Array, "batch queries width"],
         y: Float[Array, "batch queries width"],
-        key: Float[Array, "batch kv_heads keys head_dim"],
+        key: Float[Array, "batch kv_heads head_dim keys"],
         value: Float[Array, "batch kv_heads keys head_dim"],
         bias: Float32[Array, "batch 1 queries keys"],
         positions: Int[Array, "batch queries"],
@@ -172,20 +183,17 @@ class PrefixLm(nn.Module):
         is_prefix = jnp.ones(mask.shape[1], bool)
         biases = self._biases(positions, is_prefix, positions, is_prefix, mask)
         x, (key, value) = self.blocks.prefill(hidden(prefix), self._is_global(), positions, *biases)
-
-        def with_room(
-            stack: Float[Array, "*layers batch kv_heads prefix head_dim"],
-        ) -> Float[Array, "*layers batch kv_heads prefix+{steps} head_dim"]:
-            return cache_layout(jnp.pad(stack, [(0, 0)] * (stack.ndim - 2) + [(0, steps), (0, 0)]))
-
-        return self.norm(x), PrefixCache(per_layer(with_room, key), per_layer(with_room, value), mask)
+        no = (0, 0)
+        key = per_layer(lambda one: jnp.pad(one, (*(no,) * (one.ndim - 1), (0, steps))), key)
+        value = per_layer(lambda one: jnp.pad(one, (*(no,) * (one.ndim - 2), (0, steps), no)), value)
+        return self.norm(x), PrefixCache(per_layer(keys_layout, key), per_layer(values_layout, value), mask)
 
     def step(
         self, x: Float[Array, "batch 1 width"], cache: PrefixCache, index: Int[Array, ""] | int
     ) -> tuple[Float[Array, "batch 1 width"], PrefixCache]:
         """The target's token number ``index``, and the cache with its K and V."""
         length = cache.mask.shape[1]
-        steps = jax.tree.leaves(cache.key)[0].shape[-2] - length
+        steps = jax.tree.leaves(cache.key)[0].shape[-1] - length
         slot = length + index
         keys = all_positions(cache.mask, steps)
         positions = jax.lax.dynamic_slice_in_dim(keys, slot, 1, axis=1)
@@ -193,13 +201,10 @@ class PrefixLm(nn.Module):
         is_prefix = jnp.arange(length + steps) < length
         biases = self._biases(positions, jnp.zeros(1, bool), keys, is_prefix, valid)
         stacks = (cache.key, cache.value, self._is_global())
-        x, (key, value) = self.blocks.step(hidden(x), *stacks, slot, positions, *biases)
-        cache = dataclasses.replace(
-            cache,
-            key=per_layer(lambda old, new: written(old, new, slot), cache.key, key),
-            value=per_layer(lambda old, new: written(old, new, slot), cache.value, value),
-        )
-        return self.norm(x), cache
+        x, ((new_key, new_value), (key, value)) = self.blocks.step(hidden(x), *stacks, slot, positions, *biases)
+        if not self.apart:  # a token is written into the stack, which is not copied
+            key, value = keys_written(cache.key, new_key, slot), values_written(cache.value, new_value, slot)
+        return self.norm(x), dataclasses.replace(cache, key=key, value=value)
 
     def _biases(
         self,

@@ -302,7 +302,7 @@ def test_a_prefix_sees_itself_whole_or_only_backwards():
         params = draw(backbone)
         _, one = backbone.prefill(params, images, prompt, 2)
         _, two = backbone.prefill(params, images, changed, 2)
-        seen[whole] = np.abs(np.asarray(one.key - two.key)).max(axis=(0, 1, 2, 4)) > 1e-6  # by slot
+        seen[whole] = np.abs(np.asarray(one.key - two.key)).max(axis=(0, 1, 2, 3)) > 1e-6  # by slot
     at = PALM_E.tokens_per_image + 2  # the changed token's slot
     assert seen[True][: at + 1].all()
     assert not seen[False][:at].any() and seen[False][at]
