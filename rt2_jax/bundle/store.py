@@ -36,6 +36,7 @@ from rt2_jax.files.disk import check_space, raise_if_disk_full
 from rt2_jax.files.manifest import find_damage, find_missing, make_manifest, read_manifest, told
 from rt2_jax.files.writing import whole_folder
 from rt2_jax.models.backbone import Backbone, make_backbone
+from rt2_jax.models.int8 import check_float, quantize
 from rt2_jax.models.lora import merge_lora
 from rt2_jax.tokens.vocabulary import Vocabulary
 
@@ -71,7 +72,7 @@ class LoadedBundle:
 
     Attributes:
         backbone: pure functions of the parameters.
-        params: nested dict of float32 arrays.
+        params: nested dict of float32 arrays; int8 kernels with float32 scales where the model is quantised.
         vocabulary: what tokens mean.
         embodiments: what actions mean, by name; empty for a model that was shown no robot, which answers in text.
         spec: the content of bundle.json.
@@ -95,6 +96,7 @@ def save_bundle(
     vocabulary: Vocabulary,
     dtype: str = "float32",
     *,
+    texts: Mapping[str, str] | None = None,
     sources: Sequence[str | pathlib.Path] = (),
     overwrite: bool = False,
 ) -> str:
@@ -105,7 +107,9 @@ def save_bundle(
         params: nested dict of arrays.
         spec: of `bundle_spec`.
         vocabulary: the one named in `spec`.
-        dtype: how weights are stored: float32, or bfloat16 at half the size (they load as float32 either way).
+        dtype: how float weights are stored: float32, or bfloat16 at half the size (they load as float32 either way).
+            Of a quantised model everything stays as it is, whatever this says.
+        texts: other files that travel with it, such as a model card: name -> content.
         sources: folders that the weights come from, which must not be replaced.
         overwrite: replace a folder that holds something else.
 
@@ -116,11 +120,11 @@ def save_bundle(
         UserError: an unknown dtype, a vocabulary other than the spec's, a folder that must not be replaced, or no space
             left.
     """
-    if dtype not in DTYPES:
+    if not spec.model.quantized and dtype not in DTYPES:
         raise UserError(f"bundle dtype {dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
     check_vocabulary(spec, vocabulary.sha256, "the bundle's spec")
     directory = pathlib.Path(directory)
-    stored = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
+    stored = params if spec.model.quantized else jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
     identities: list[str] = []
     try:
         with whole_folder(
@@ -132,6 +136,8 @@ def save_bundle(
             # Orbax writes the folder's path into it, which means nothing where the bundle is shipped to.
             (partial / PARAMS_DIR / COMMIT_FILE).write_text("complete\n", encoding="utf-8")
             write_spec(partial, spec, vocabulary)
+            for name, text in (texts or {}).items():
+                (partial / name).write_text(text, encoding="utf-8")
     except UserError:
         raise
     except Exception as error:
@@ -260,7 +266,7 @@ def read_meaning(opened: Opened) -> Vocabulary:
 
 
 def load_model(opened: Opened, shardings: Any = None) -> tuple[Backbone, Any]:
-    """The model of a folder, and its parameters in float32; `shardings` as in `load_bundle`.
+    """The model of a folder, and its parameters in float32 (int8 stays int8); `shardings` as in `load_bundle`.
 
     Raises:
         UserError: other parameters than the model has.
@@ -283,6 +289,29 @@ def merge_bundle(bundle: LoadedBundle) -> LoadedBundle:
         UserError: it has no adapters.
     """
     params, model = merge_lora(bundle.params, bundle.backbone.config)
+    spec = dataclasses.replace(bundle.spec, model=model)
+    return dataclasses.replace(bundle, backbone=make_backbone(model), params=params, spec=spec)
+
+
+def cast_bundle(bundle: LoadedBundle, dtype: str) -> LoadedBundle:
+    """The bundle with float weights of another dtype, float32 or bfloat16.
+
+    Raises:
+        UserError: an unknown dtype, or int8 weights.
+    """
+    if dtype not in DTYPES:
+        raise UserError(f"bundle dtype {dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
+    check_float(bundle.spec.model, bundle.path, "which have no other dtype")
+    return dataclasses.replace(bundle, params=jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), bundle.params))
+
+
+def quantize_bundle(bundle: LoadedBundle) -> LoadedBundle:
+    """The bundle with int8 kernels and token table; see models/int8.py.
+
+    Raises:
+        UserError: its weights are int8 already.
+    """
+    params, model = quantize(bundle.params, bundle.backbone.config, bundle.backbone.logical_axes())
     spec = dataclasses.replace(bundle.spec, model=model)
     return dataclasses.replace(bundle, backbone=make_backbone(model), params=params, spec=spec)
 

@@ -1,11 +1,12 @@
 """A trained model out again, as files that other frameworks read."""
 
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+import jax
 import numpy as np
 
-from rt2_jax.bundle.store import open_folder, still_there
+from rt2_jax.bundle.store import Opened, open_folder, still_there
 from rt2_jax.convert import big_vision_layout, t5x_layout, transformers_layout
 from rt2_jax.convert.infer import PROJECTOR_TYPE
 from rt2_jax.convert.layout import Layout, Leaf
@@ -16,6 +17,7 @@ from rt2_jax.errors import UserError
 from rt2_jax.files.disk import check_space, raise_if_disk_full
 from rt2_jax.files.writing import check_target, whole_folder
 from rt2_jax.models.config import EncoderDecoderConfig, ModelConfig
+from rt2_jax.models.int8 import check_float
 
 FORMATS = ("transformers", "big_vision", "t5x")
 
@@ -25,6 +27,7 @@ def export_weights(
     out: str | pathlib.Path,
     format: str,
     *,
+    texts: Mapping[str, str] | None = None,
     overwrite: bool = False,
     verify: bool = True,
 ) -> list[str]:
@@ -38,6 +41,7 @@ def export_weights(
         checkpoint: the folder.
         out: the folder to write; see `files.writing.check_target` for what it may replace.
         format: one of `FORMATS`.
+        texts: other files that travel with it, such as a model card: name -> content.
         overwrite: replace a folder that holds something else.
         verify: hold the checkpoint's every byte to its hash.
 
@@ -59,6 +63,7 @@ def export_weights(
             f"{checkpoint} has LoRA adapters, which {format} does not know; merge them into a bundle first "
             "(rt2 export --merge-lora), then export that"
         )
+    check_float(config, checkpoint, f"and {format} files hold float ones")
     out = pathlib.Path(out)
     write = {"transformers": _to_transformers, "big_vision": _to_big_vision, "t5x": _to_t5x}[format]
     try:
@@ -69,12 +74,21 @@ def export_weights(
             reader = ParamsReader(opened.params)
             check_space(out.resolve(), reader.num_bytes)
             said = write(config, reader, partial)
+            for name, text in (texts or {}).items():
+                (partial / name).write_text(text, encoding="utf-8")
     except UserError:
         raise
     except Exception as error:
         raise_if_disk_full(error, out)
         raise
     return said
+
+
+def stored_shapes(opened: Opened) -> dict[str, jax.ShapeDtypeStruct]:
+    """The parameters of a folder as they are stored, by path; none is read."""
+    with still_there(opened.path, opened.step):
+        reader = ParamsReader(opened.params)
+    return {path: jax.ShapeDtypeStruct(shape, reader.dtypes[path]) for path, shape in reader.shapes.items()}
 
 
 def foreign_tensors(layout: Layout, reader: ParamsReader) -> Iterator[tuple[str, np.ndarray]]:

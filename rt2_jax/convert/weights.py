@@ -18,6 +18,7 @@ from rt2_jax.convert.params_folder import ParamsReader
 from rt2_jax.convert.sources import NpzSource, SafetensorsSource, Source, T5xSource, open_source
 from rt2_jax.errors import UserError
 from rt2_jax.models.config import EncoderDecoderConfig, ModelConfig, PrefixLmConfig, VitConfig
+from rt2_jax.models.int8 import check_float
 from rt2_jax.typed import shown_path
 
 # Tables without layers are read so many bytes at a time: they are a checkpoint's largest tensors.
@@ -73,6 +74,7 @@ class NativeWeights:
         config = opened.spec.model
         if config.lora is not None:
             raise UserError(f"{path} has LoRA adapters; merge them into a bundle first (rt2 export --merge-lora)")
+        check_float(config, path, "which cannot be trained or converted")
         self.path, self.kind = path, config.name
         self.vision, self.text = config.vision, config.text
         self.image_tokens, self.vocab_size = config.tokens_per_image, config.vocab_size

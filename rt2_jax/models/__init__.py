@@ -3,6 +3,7 @@
 from rt2_jax.models.backbone import Backbone, ModelBackbone, for_decoding, make_backbone
 from rt2_jax.models.config import EncoderDecoderConfig, LoraConfig, ModelConfig, PrefixLmConfig, VitConfig
 from rt2_jax.models.embedding import PAD_ID
+from rt2_jax.models.int8 import quantize
 from rt2_jax.models.lora import merge_lora
 from rt2_jax.models.sizes import SIZES, get_config, param_count
 
@@ -21,4 +22,5 @@ __all__ = [
     "make_backbone",
     "merge_lora",
     "param_count",
+    "quantize",
 ]

@@ -13,12 +13,13 @@ from jaxtyping import Array, Float, Float32, Int, Int32, PRNGKeyArray, PyTree, U
 from rt2_jax.errors import UserError
 from rt2_jax.models.config import ModelConfig, PrefixLmConfig
 from rt2_jax.models.embedding import PAD_ID
+from rt2_jax.models.int8 import quantize_boxed
 from rt2_jax.models.lora import add_lora, scale_lora
 from rt2_jax.models.pali import Pali
 from rt2_jax.models.palm_e import PalmE
 from rt2_jax.models.stack import lay_apart
 
-Params = PyTree[Float[Array, "..."]]  # nested dict; float32, but for parts that are frozen in less
+Params = PyTree[Array]  # nested dict; float32, but for parts that are frozen in less or int8
 Cache = PyTree[Array]  # a wiring's own
 
 
@@ -173,7 +174,8 @@ def _jitted_init(config: ModelConfig) -> Callable[[PRNGKeyArray, Array, Array], 
 
     def init(rng: PRNGKeyArray, images: Array, ids: Array) -> PyTree:
         params = module.init(rng, images, ids, ids)["params"]
-        return add_lora(params, config.lora, rng) if config.lora else params
+        params = add_lora(params, config.lora, rng) if config.lora else params
+        return quantize_boxed(params) if config.quantized else params
 
     # Op by op it would take a minute; inside another jit this one dissolves.
     return jax.jit(init)

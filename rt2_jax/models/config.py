@@ -14,6 +14,7 @@ COMPUTE_DTYPES = ("float32", "bfloat16")
 REMAT = ("none", "dots", "full")
 ACTIVATIONS = ("gelu", "silu")
 NORMS = ("rms", "layer")
+QUANTIZED = ("int8",)
 
 # Beyond any model that was ever trained, and within what shapes can be computed with.
 Width = Annotated[int, msgspec.Meta(ge=1, le=2**20)]
@@ -180,7 +181,8 @@ class ModelConfig:
     what activations are computed in (parameters and logits are float32). ``remat``: what the backward pass recomputes,
     "none", "dots" (all but matrix products) or "full" (each layer). ``scan_unroll``: unroll the loop over layers, which
     runs faster on a CPU and compiles far slower; the parameters are the same. ``lora``: kernels that have adapters; see
-    models/lora.py.
+    models/lora.py. ``quantized``: how kernels and the token table are held where they are not float; see
+    models/int8.py.
     """
 
     name: str
@@ -193,6 +195,7 @@ class ModelConfig:
     remat: Literal[REMAT] = "none"
     scan_unroll: bool = False
     lora: LoraConfig | None = None
+    quantized: Literal[QUANTIZED] | None = None
 
     def __post_init__(self) -> None:
         check_fields(self, "model")
@@ -205,10 +208,11 @@ class ModelConfig:
         return (self.image_size // self.vision.patch_size) ** 2 if self.vision else 0
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dict of numbers, strings and lists; without "lora" where there is none."""
+        """Plain dict of numbers, strings and lists; without "lora" and "quantized" where they are None."""
         tree = dataclasses.asdict(self)
-        if self.lora is None:
-            del tree["lora"]
+        for name in ("lora", "quantized"):
+            if tree[name] is None:
+                del tree[name]
         if self.vision:
             tree["vision"]["stem_widths"] = list(self.vision.stem_widths)
         kind = next(name for name, config in TEXT_KINDS.items() if isinstance(self.text, config))

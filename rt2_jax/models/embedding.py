@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int, Int32
 
-from rt2_jax.models.layers import FAN_IN, adapted, axes, hidden
+from rt2_jax.models.layers import FAN_IN, adapted, axes, hidden, rescaled
 from rt2_jax.parallel.rules import constrain
 
 PAD_ID = 0  # padding of prompts and targets, and an encoder-decoder's first input
@@ -29,7 +29,11 @@ class Embedding(nn.Module):
         self.embedding = self.param("embedding", init, (self.vocab_size, self.width), jnp.float32)
 
     def __call__(self, ids: Int[Array, "batch length"]) -> Float[Array, "batch length {self.width}"]:
-        x = jnp.take(self.embedding, ids, axis=0, mode="clip").astype(self.dtype)
+        x = jnp.take(self.embedding, ids, axis=0, mode="clip")
+        if self.has_variable("params", "embedding_scale"):  # int8: a row has its scale
+            scale = self.get_variable("params", "embedding_scale")
+            x = x.astype(jnp.float32) * jnp.take(scale, ids, axis=0, mode="clip")[..., None]
+        x = x.astype(self.dtype)
         return hidden(x * jnp.asarray(self.width**0.5, self.dtype) if self.scaled_inputs else x)
 
     def logits(
@@ -39,7 +43,8 @@ class Embedding(nn.Module):
         x = x if self.scaled_inputs else x * self.width**-0.5
         table = self.embedding if ids is None else jnp.take(self.embedding, ids, axis=0, mode="clip")
         table = table.astype(self.dtype)
-        return vocabulary_layout(jnp.einsum("bsw,vw->bsv", x, table, preferred_element_type=jnp.float32))
+        logits = jnp.einsum("bsw,vw->bsv", x, table, preferred_element_type=jnp.float32)
+        return vocabulary_layout(rescaled(self, logits, "embedding", ids))
 
 
 class Logits(nn.Module):
@@ -55,7 +60,7 @@ class Logits(nn.Module):
         kernel = self.param("kernel", axes(FAN_IN, "embed", "vocab"), (x.shape[-1], self.vocab_size), jnp.float32)
         kernel = kernel if ids is None else jnp.take(kernel, ids, axis=1, mode="clip")
         logits = jnp.einsum("bsw,wv->bsv", x, kernel.astype(self.dtype), preferred_element_type=jnp.float32)
-        return vocabulary_layout(adapted(self, x, logits, ids))
+        return vocabulary_layout(adapted(self, x, rescaled(self, logits, outputs=ids), ids))
 
 
 def vocabulary_layout(

@@ -56,6 +56,23 @@ def adapted(
     return y + jnp.tensordot(jnp.tensordot(x, a, a.ndim - 1), b, 1, preferred_element_type=y.dtype)
 
 
+def rescaled(
+    module: nn.Module,
+    y: Float[Array, "*axes"],
+    name: str = "kernel",
+    outputs: Int32[Array | np.ndarray, " outputs"] | None = None,
+) -> Float[Array, "*axes"]:
+    """y times the scale of each output channel, where the module's ``name`` is int8; y itself otherwise.
+
+    See models/int8.py. The scale has y's last axes; they are multiplied in float32. ``outputs``: as in `adapted`.
+    """
+    if not module.has_variable("params", f"{name}_scale"):
+        return y
+    scale = module.get_variable("params", f"{name}_scale")
+    scale = scale if outputs is None else jnp.take(scale, outputs, axis=-1)
+    return (y.astype(jnp.float32) * scale).astype(y.dtype)
+
+
 class LayerNorm(nn.Module):
     """(x - mean) / std over the last axis in float32, eps 1e-6; then a scale, and a bias unless ``use_bias`` is off."""
 
@@ -113,7 +130,7 @@ class Linear(nn.Module):
         kernel = self.param("kernel", axes(self.kernel_init, *self.kernel_axes), shape, jnp.float32)
         # One row a token: with two batch axes the CPU backend computes the kernel's gradient several times slower.
         rows = x.astype(self.dtype).reshape(-1, x.shape[-1])
-        y = adapted(self, rows, rows @ kernel.astype(self.dtype))
+        y = adapted(self, rows, rescaled(self, rows @ kernel.astype(self.dtype)))
         y = y.reshape(*x.shape[:-1], self.features)
         if self.use_bias:
             bias_axis = "norm" if self.kernel_axes[1] == "embed" else self.kernel_axes[1]
@@ -140,7 +157,7 @@ class HeadsIn(nn.Module):
         kernel = self.param("kernel", axes(self.kernel_init, "embed", self.heads_axis, "head_dim"), shape, jnp.float32)
         rows = x.astype(self.dtype).reshape(-1, x.shape[-1])  # see `Linear`
         y = (rows @ kernel.astype(self.dtype).reshape(x.shape[-1], -1)).reshape(*x.shape[:-1], *shape[1:])
-        y = adapted(self, x, y)
+        y = adapted(self, x, rescaled(self, y))
         if self.use_bias:
             bias = self.param("bias", axes(nn.initializers.zeros, self.heads_axis, "head_dim"), shape[1:], jnp.float32)
             y = y + bias.astype(self.dtype)
@@ -161,7 +178,7 @@ class HeadsOut(nn.Module):
         kernel = self.param("kernel", axes(self.kernel_init, "heads", "head_dim", "embed"), shape, jnp.float32)
         inputs = math.prod(x.shape[-2:])
         y = x.reshape(-1, inputs) @ kernel.astype(self.dtype).reshape(inputs, -1)  # see `Linear`
-        y = adapted(self, x, y.reshape(*x.shape[:-2], self.width))
+        y = adapted(self, x, rescaled(self, y.reshape(*x.shape[:-2], self.width)))
         if self.use_bias:
             bias = self.param("bias", axes(nn.initializers.zeros, "norm"), (self.width,), jnp.float32)
             y = y + bias.astype(self.dtype)

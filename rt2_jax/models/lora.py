@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from rt2_jax.errors import UserError
 from rt2_jax.models.config import LoraConfig, ModelConfig
+from rt2_jax.models.int8 import check_float
 from rt2_jax.parallel.rules import kernel_sides
 
 KERNEL, LORA_A, LORA_B = "kernel", "lora_a", "lora_b"
@@ -92,6 +93,7 @@ def merge_lora(params: PyTree, config: ModelConfig) -> tuple[PyTree, ModelConfig
     """
     if config.lora is None:
         raise UserError(f"model {config.name} has no LoRA adapters to merge; leave the merging out")
+    check_float(config, f"model {config.name}", "and adapters are merged into float ones")
     flat: dict[str, Any] = dict(flax.traverse_util.flatten_dict(scale_lora(params, config.lora), sep="/"))
     for path in [path.removesuffix(f"/{LORA_A}") for path in flat if path.endswith(f"/{LORA_A}")]:
         a, b = flat.pop(f"{path}/{LORA_A}"), flat.pop(f"{path}/{LORA_B}")

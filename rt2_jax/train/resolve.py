@@ -9,6 +9,7 @@ from rt2_jax.bundle.spec import BUNDLE_FILE, read_spec
 from rt2_jax.data.mixtures import read_mixture
 from rt2_jax.errors import UserError
 from rt2_jax.models.config import ModelConfig
+from rt2_jax.models.int8 import check_float
 from rt2_jax.models.sizes import SIZES, get_config
 from rt2_jax.tokens.vocabulary import Vocabulary
 from rt2_jax.train.config import TrainConfig
@@ -18,6 +19,7 @@ PREFIX_LM = "prefix_lm"
 # Fields of a model that something else decides, and what does.
 _DECIDED = {
     "lora": "set the config's own lora instead",
+    "quantized": "int8 weights cannot be trained; remove it",
     "vocab_size": "the vocabulary decides it; remove it",
 }
 
@@ -76,5 +78,7 @@ def _sized(size: Any) -> ModelConfig:
         )
     # os.path's answer is no, where pathlib raises, for a name that is too long for the file system.
     if size not in SIZES and os.path.isfile(os.path.join(size, BUNDLE_FILE)):
-        return read_spec(size).model
+        model = read_spec(size).model
+        check_float(model, f"config: model.size {size}", "which cannot be trained")
+        return model
     return get_config(size)

@@ -14,6 +14,7 @@ from rt2_jax.errors import UserError
 from rt2_jax.files.manifest import find_damage, read_manifest, shares
 from rt2_jax.models.backbone import Backbone, Params
 from rt2_jax.models.config import LoraConfig
+from rt2_jax.models.int8 import check_float
 from rt2_jax.tokens.vocabulary import Vocabulary
 from rt2_jax.train.config import TrainConfig
 from rt2_jax.train.hosts import agree
@@ -47,6 +48,7 @@ def _params_from(
     """The parameters of a bundle or run; the adapters that it lacks are drawn."""
     check_vocabulary(read_spec(source), vocabulary.sha256, "this run")
     opened = _opened(source)
+    check_float(opened.spec.model, f"init_from {source}", "which cannot be trained")
     found, wanted = opened.spec.model.lora, backbone.config.lora
     if found not in (None, wanted):
         raise UserError(
