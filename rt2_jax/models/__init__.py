@@ -1,6 +1,6 @@
 """ViT, encoder-decoder and prefix LM, and their PaLI and PaLM-E wirings; the only home of flax.linen."""
 
-from rt2_jax.models.backbone import Backbone, ModelBackbone, make_backbone
+from rt2_jax.models.backbone import Backbone, ModelBackbone, for_decoding, make_backbone
 from rt2_jax.models.config import EncoderDecoderConfig, LoraConfig, ModelConfig, PrefixLmConfig, VitConfig
 from rt2_jax.models.embedding import PAD_ID
 from rt2_jax.models.int8 import quantize
@@ -17,6 +17,7 @@ __all__ = [
     "ModelConfig",
     "PrefixLmConfig",
     "VitConfig",
+    "for_decoding",
     "get_config",
     "make_backbone",
     "merge_lora",

@@ -85,6 +85,13 @@ def values_written(
     return values_layout(jax.lax.dynamic_update_slice_in_dim(cache, new, place, axis=cache.ndim - 2))
 
 
+def _products(
+    x: Float[Array, "batch heads rows inner"], y: Float[Array, "batch heads inner columns"], dtype: jnp.dtype
+) -> Float[Array, "batch heads rows columns"]:
+    """x y of each example and head. `jnp.matmul` would drop axes of size 1, and remat policies look at batch axes."""
+    return jax.lax.dot_general(x, y, (((3,), (2,)), ((0, 1), (0, 1))), preferred_element_type=dtype)
+
+
 class Attention(nn.Module):
     """softmax(scale * q k + bias) v, the softmax in float32.
 
@@ -160,11 +167,11 @@ class Attention(nn.Module):
         query = (self._rotated(query, positions) * self.query_scale).swapaxes(1, 2)
         # The queries of the heads that share keys stand one after another: one product for all of them.
         grouped = (*key.shape[:2], -1)
-        logits = jnp.matmul(query.reshape(*grouped, self.head_dim), key, preferred_element_type=jnp.float32)
+        logits = _products(query.reshape(*grouped, self.head_dim), key, jnp.dtype(jnp.float32))
         logits = softcap(logits.reshape(*query.shape[:3], -1), self.logits_softcap)
         weights = softmax(logits if bias is None else logits + bias).astype(self.dtype)
         weights = self.dropout(weights)
-        attended = jnp.matmul(weights.reshape(*grouped, weights.shape[-1]), value)
+        attended = _products(weights.reshape(*grouped, weights.shape[-1]), value, self.dtype)
         return self.out(attended.reshape(query.shape).swapaxes(1, 2))
 
     def _rotated(

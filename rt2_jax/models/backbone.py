@@ -7,7 +7,8 @@ from typing import Any, Protocol, runtime_checkable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float32, Int, Int32, PRNGKeyArray, PyTree, UInt8
+import numpy as np
+from jaxtyping import Array, Float, Float32, Int, Int32, PRNGKeyArray, PyTree, UInt8
 
 from rt2_jax.errors import UserError
 from rt2_jax.models.config import ModelConfig, PrefixLmConfig
@@ -59,7 +60,7 @@ class Backbone(Protocol):
         prompt: Int32[Array, "batch prompt"],
         max_len: int,
         *,
-        ids: Int32[Array, " tokens"] | None = None,
+        ids: Int32[Array | np.ndarray, " tokens"] | None = None,
     ) -> tuple[Float32[Array, "batch tokens"], Cache]:
         """Logits of the target's first token, and a cache to decode the others with.
 
@@ -75,7 +76,7 @@ class Backbone(Protocol):
         token: Int32[Array, " batch"],
         index: Int[Array, ""] | int,
         *,
-        ids: Int32[Array, " tokens"] | None = None,
+        ids: Int32[Array | np.ndarray, " tokens"] | None = None,
     ) -> tuple[Float32[Array, "batch tokens"], Cache]:
         """Logits of the token after ``token``, and the cache with ``token`` in it.
 
@@ -125,7 +126,7 @@ class ModelBackbone:
         prompt: Int32[Array, "batch prompt"],
         max_len: int,
         *,
-        ids: Int32[Array, " tokens"] | None = None,
+        ids: Int32[Array | np.ndarray, " tokens"] | None = None,
     ) -> tuple[Float32[Array, "batch tokens"], Cache]:
         """See `Backbone.prefill`."""
         self._check_images(images)
@@ -138,7 +139,7 @@ class ModelBackbone:
         token: Int32[Array, " batch"],
         index: Int[Array, ""] | int,
         *,
-        ids: Int32[Array, " tokens"] | None = None,
+        ids: Int32[Array | np.ndarray, " tokens"] | None = None,
     ) -> tuple[Float32[Array, "batch tokens"], Cache]:
         """See `Backbone.decode_step`."""
         return self._apply(params, cache, token, index, ids, method="decode_step")

@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Float32, Int, Int32
 
 from rt2_jax.models.layers import FAN_IN, adapted, axes, hidden, rescaled
@@ -36,12 +37,13 @@ class Embedding(nn.Module):
         return hidden(x * jnp.asarray(self.width**0.5, self.dtype) if self.scaled_inputs else x)
 
     def logits(
-        self, x: Float[Array, "batch length {self.width}"], ids: Int32[Array, " tokens"] | None = None
+        self, x: Float[Array, "batch length {self.width}"], ids: Int32[Array | np.ndarray, " tokens"] | None = None
     ) -> Float32[Array, "batch length tokens"]:
         """Scores of the tokens ``ids``, None for all, by the table's own rows."""
         x = x if self.scaled_inputs else x * self.width**-0.5
         table = self.embedding if ids is None else jnp.take(self.embedding, ids, axis=0, mode="clip")
-        logits = jnp.einsum("bsw,vw->bsv", x, table.astype(self.dtype), preferred_element_type=jnp.float32)
+        table = table.astype(self.dtype)
+        logits = jnp.einsum("bsw,vw->bsv", x, table, preferred_element_type=jnp.float32)
         return vocabulary_layout(rescaled(self, logits, "embedding", ids))
 
 
@@ -53,7 +55,7 @@ class Logits(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch length width"], ids: Int32[Array, " tokens"] | None = None
+        self, x: Float[Array, "batch length width"], ids: Int32[Array | np.ndarray, " tokens"] | None = None
     ) -> Float32[Array, "batch length tokens"]:
         kernel = self.param("kernel", axes(FAN_IN, "embed", "vocab"), (x.shape[-1], self.vocab_size), jnp.float32)
         kernel = kernel if ids is None else jnp.take(kernel, ids, axis=1, mode="clip")

@@ -262,8 +262,11 @@ class Decoder(nn.Module):
         x, ((new_key, new_value), (key, value)) = self.blocks.step(
             hidden(x), *stacks, bias, buckets, padding_bias(cache.cross_mask), index
         )
-        if not self.apart:  # a token is written into the stack, which is not copied
-            key, value = keys_written(cache.key, new_key, index), values_written(cache.value, new_value, index)
+        # Into a stack the token alone is written; layers that are apart have been written to.
+        if not isinstance(cache.key, tuple):
+            key = keys_written(cache.key, new_key, index)
+        if not isinstance(cache.value, tuple):
+            value = values_written(cache.value, new_value, index)
         return self.norm(x), dataclasses.replace(cache, key=key, value=value)
 
     def _bias(

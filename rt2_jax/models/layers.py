@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int32
 
 from rt2_jax.models.nonlinear import gated
@@ -38,7 +39,10 @@ def hidden(x: Float[Array, "batch length width"]) -> Float[Array, "batch length 
 
 
 def adapted(
-    module: nn.Module, x: Float[Array, "..."], y: Float[Array, "*axes"], outputs: Int32[Array, " outputs"] | None = None
+    module: nn.Module,
+    x: Float[Array, "..."],
+    y: Float[Array, "*axes"],
+    outputs: Int32[Array | np.ndarray, " outputs"] | None = None,
 ) -> Float[Array, "*axes"]:
     """y + (x A) B, where the module's parameters hold A and B (LoRA); y itself otherwise.
 
@@ -53,7 +57,10 @@ def adapted(
 
 
 def rescaled(
-    module: nn.Module, y: Float[Array, "*axes"], name: str = "kernel", outputs: Int32[Array, " outputs"] | None = None
+    module: nn.Module,
+    y: Float[Array, "*axes"],
+    name: str = "kernel",
+    outputs: Int32[Array | np.ndarray, " outputs"] | None = None,
 ) -> Float[Array, "*axes"]:
     """y times the scale of each output channel, where the module's ``name`` is int8; y itself otherwise.
 

@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32, UInt8
 
 from rt2_jax.models.config import EncoderDecoderConfig, ModelConfig
@@ -55,7 +56,7 @@ class Pali(nn.Module):
         images: UInt8[Array, "batch images height width 3"],
         prompt: Int32[Array, "batch prompt"],
         max_len: int,
-        ids: Int32[Array, " tokens"] | None,
+        ids: Int32[Array | np.ndarray, " tokens"] | None,
     ) -> tuple[Float32[Array, "batch tokens"], Cache]:
         """The first token's logits, and a cache for targets of ``max_len`` tokens."""
         cache = self.decoder.start_cache(*self.encode(images, prompt), max_len)
@@ -66,7 +67,7 @@ class Pali(nn.Module):
         cache: Cache,
         token: Int32[Array, " batch"],
         index: Int[Array, ""] | int,
-        ids: Int32[Array, " tokens"] | None,
+        ids: Int32[Array | np.ndarray, " tokens"] | None,
     ) -> tuple[Float32[Array, "batch tokens"], Cache]:
         """The logits of the token after the target's token number ``index``, and the cache."""
         return self._step(cache, token, index + 1, ids)  # the pad took place 0
@@ -76,12 +77,12 @@ class Pali(nn.Module):
         cache: Cache,
         token: Int32[Array, " batch"],
         place: Int[Array, ""] | int,
-        ids: Int32[Array, " tokens"] | None,
+        ids: Int32[Array | np.ndarray, " tokens"] | None,
     ) -> tuple[Float32[Array, "batch tokens"], Cache]:
         x, cache = self.decoder.step(self.token_embedding(token[:, None]), cache, place)
         return self._head(x, ids)[:, 0], cache
 
     def _head(
-        self, x: Float[Array, "batch length {self.text.width}"], ids: Int32[Array, " tokens"] | None = None
+        self, x: Float[Array, "batch length {self.text.width}"], ids: Int32[Array | np.ndarray, " tokens"] | None = None
     ) -> Float32[Array, "batch length tokens"]:
         return self.token_embedding.logits(x, ids) if self.text.tied_embeddings else self.logits(x, ids)

@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32, UInt8
 
 from rt2_jax.models.attention import softcap
@@ -62,7 +63,7 @@ class PalmE(nn.Module):
         images: UInt8[Array, "batch images height width 3"],
         prompt: Int32[Array, "batch prompt"],
         max_len: int,
-        ids: Int32[Array, " tokens"] | None,
+        ids: Int32[Array | np.ndarray, " tokens"] | None,
     ) -> tuple[Float32[Array, "batch tokens"], PrefixCache]:
         """The first token's logits, and a cache for targets of ``max_len`` tokens."""
         prefix, mask = self.prefix(images, prompt)
@@ -74,14 +75,14 @@ class PalmE(nn.Module):
         cache: PrefixCache,
         token: Int32[Array, " batch"],
         index: Int[Array, ""] | int,
-        ids: Int32[Array, " tokens"] | None,
+        ids: Int32[Array | np.ndarray, " tokens"] | None,
     ) -> tuple[Float32[Array, "batch tokens"], PrefixCache]:
         """The logits of the token after the target's token number ``index``, and the cache."""
         x, cache = self.decoder.step(self.token_embedding(token[:, None]), cache, index)
         return self._head(x, ids)[:, 0], cache
 
     def _head(
-        self, x: Float[Array, "batch length {self.text.width}"], ids: Int32[Array, " tokens"] | None = None
+        self, x: Float[Array, "batch length {self.text.width}"], ids: Int32[Array | np.ndarray, " tokens"] | None = None
     ) -> Float32[Array, "batch length tokens"]:
         return softcap(self.token_embedding.logits(x, ids), self.text.logits_softcap)
 

@@ -202,8 +202,11 @@ class PrefixLm(nn.Module):
         biases = self._biases(positions, jnp.zeros(1, bool), keys, is_prefix, valid)
         stacks = (cache.key, cache.value, self._is_global())
         x, ((new_key, new_value), (key, value)) = self.blocks.step(hidden(x), *stacks, slot, positions, *biases)
-        if not self.apart:  # a token is written into the stack, which is not copied
-            key, value = keys_written(cache.key, new_key, slot), values_written(cache.value, new_value, slot)
+        # Into a stack the token alone is written; layers that are apart have been written to.
+        if not isinstance(cache.key, tuple):
+            key = keys_written(cache.key, new_key, slot)
+        if not isinstance(cache.value, tuple):
+            value = values_written(cache.value, new_value, slot)
         return self.norm(x), dataclasses.replace(cache, key=key, value=value)
 
     def _biases(

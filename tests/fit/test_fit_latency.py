@@ -25,7 +25,7 @@ ROWS, PROMPT, MAX_LEN = 256, 64, 9
 # Everything that a machine with an accelerator may lack, however it would be imported.
 SCRIPT = """
 import sys
-for name in ("tensorflow", "seqio", "optax", "orbax", "grain", "ml_collections", "absl.flags", "mujoco", "torch"):
+for name in ("tensorflow", "seqio", "optax", "orbax", "grain", "ml_collections", "mujoco", "torch"):
     sys.modules[name] = None
 from rt2_jax.cli import main
 sys.exit(main(sys.argv[1:]))

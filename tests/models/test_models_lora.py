@@ -100,9 +100,9 @@ def test_merged_weights_compute_the_same(fresh, trained):
     }
     expected = logits(trained, *arguments)
     assert jnp.abs(expected - logits(params, *arguments)).max() > 0.1
-    np.testing.assert_allclose(jax.jit(make_backbone(plain).logits)(merged, *arguments), expected, atol=1e-5, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(make_backbone(plain).logits)(merged, *arguments), expected, atol=3e-5, rtol=1e-5)
     unrolled = make_backbone(config.replace(scan_unroll=True, remat="full"))
-    np.testing.assert_allclose(jax.jit(unrolled.logits)(trained, *arguments), expected, atol=1e-5, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(unrolled.logits)(trained, *arguments), expected, atol=3e-5, rtol=1e-5)
 
 
 def test_a_merged_kernel_is_the_papers_sum(fresh, trained):
