@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int, Int32, PRNGKeyArray, PyTree, UInt8
+from jaxtyping import Array, Float32, Int, Int32, PRNGKeyArray, PyTree, UInt8
 
 from rt2_jax.errors import UserError
 from rt2_jax.models.config import ModelConfig, PrefixLmConfig
