@@ -9,6 +9,7 @@ BAD_TEXTS = ["", " ", "\t\n", "\udcff", "caf\udce9", "\ud800"]
 BAD = {
     "path": ["", "\udcff", "a\0b", "~nosuchuser_of_mine/x", "n" * 256, "\u00e9" * 128, "a/" * 2100 + "a"],
     "text": BAD_TEXTS,
+    "_alias": [*BAD_TEXTS, "image", "=image", "image=", "="],
     "names": [*BAD_TEXTS, ",", "a,", ",a", "a,,b", "a,b,a", "a, ,b", "a,\udcff"],
     "pattern": [*BAD_TEXTS, "(", "[", "*", "a{2,1}", "(?P<1>x)", "a{99999999999999999999}"],
     "range": [

@@ -20,6 +20,8 @@ RIGHT = {
     "eval": ["--checkpoint", "{place}/bundle", "--out", "{root}/out", "--data", "{place}/data", "--episodes", "0"],
     "sample": ["--checkpoint", "{place}/bundle", "--image", "{root}/frame.png", "--prompt", "x"],
     "export": ["--checkpoint", "{place}/bundle", "--out", "{root}/out"],
+    "serve": ["--bundle", "{place}/bundle"],
+    "bench latency": ["--size", "tiny"],
     "verify": ["{place}/bundle"],
     "sizes": ["--size", "tiny"],
 }
@@ -29,10 +31,12 @@ READ_FOLDER = (
     ("data inspect", "--data"), ("eval", "--checkpoint"), ("eval", "--data"), ("eval", "--reference"),
     ("sample", "--checkpoint"), ("export", "--checkpoint"), ("verify", ""), ("convert", "--model"),
     ("convert", "--text"), ("convert", "--vision"), ("train", "--config.init_from"), ("train", "--config.data_dir"),
+    ("serve", "--bundle"),
 )  # fmt: skip
 READ_FILE = (
     ("sample", "--image"), ("train", "--config"), ("convert", "--vocabulary"), ("data vocabulary", "--adapt"),
     ("train", "--config.vocabulary"), ("train", "--config.model"), ("data vocabulary", "--overwrite-by"),
+    ("export", "--envelope"), ("export", "--report"), ("serve", "--key-file"),
 )  # fmt: skip
 WRITE = (
     ("export", "--out"), ("convert", "--out"), ("train", "--workdir"), ("eval", "--out"),
