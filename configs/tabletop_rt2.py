@@ -1,6 +1,9 @@
-"""The shipped policy, data/checkpoints/tabletop_rt2: the demo's run, trained for longer on more and rougher robot data.
+"""The shipped policy, data/checkpoints/tabletop_rt2: a run like the demo's, gone on with on more and rougher robot data.
 
-make demo
+make demo    # for its data
+rt2 data prepare --data runs/demo/data --mixture tabletop_cofinetune_50
+rt2 train --config configs/tabletop_demo.py --workdir runs/first --config.data_dir=runs/demo/data \
+    --config.mixture=tabletop_cofinetune_50 --config.steps=3000
 rt2 data build --data runs/data --robot-episodes 4000 --web-images 32000 --noise 0.3
 rt2 data prepare --data runs/data --mixture tabletop_cofinetune_50
 rt2 train --config configs/tabletop_rt2.py --workdir runs/rt2
@@ -18,7 +21,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.steps = 4000
     config.prompt_len = 48
     config.target_len = 40
-    config.init_from = "runs/demo/run"
+    config.init_from = "runs/first"
     config.optimizer = {
         "name": "muon",
         "learning_rate": 1e-3,
