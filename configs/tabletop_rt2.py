@@ -1,4 +1,4 @@
-"""The shipped policy, data/checkpoints/tabletop_rt2: a run like the demo's, gone on with on more and rougher robot data.
+"""The shipped policy, data/checkpoints/tabletop_rt2: a run like the demo's, gone on with on more, rougher robot data.
 
 make demo    # for its data
 rt2 data prepare --data runs/demo/data --mixture tabletop_cofinetune_50

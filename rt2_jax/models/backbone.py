@@ -191,7 +191,12 @@ def make_backbone(config: ModelConfig, *, apart: bool = False) -> Backbone:
 
 
 def for_decoding(backbone: Backbone, params: Params) -> tuple[Backbone, Params]:
-    """The model laid out as its device decodes fastest: on a single CPU with its layers apart (models/stack.py)."""
+    """The model laid out as its device decodes fastest: on a single CPU with its layers apart (models/stack.py).
+
+    A backbone of another making is left as it is: nothing is known of its parameters.
+    """
+    if not isinstance(backbone, ModelBackbone):
+        return backbone, params
     devices = {device for leaf in jax.tree.leaves(params) for device in leaf.devices()}
     if len(devices) > 1 or devices.pop().platform != "cpu":
         return backbone, params

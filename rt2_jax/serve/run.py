@@ -9,6 +9,7 @@ import signal
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from rt2_jax.bundle.spec import read_spec
 from rt2_jax.errors import UserError, first_line
 from rt2_jax.serve.auth import Keys, read_keys
 from rt2_jax.serve.engine import Serving, load_serving
@@ -67,6 +68,7 @@ def serve(options: ServeOptions) -> None:
             path, options.limits.batcher.max_batch, modes=options.modes, mesh=options.mesh, verify=options.verify
         )
 
+    read_spec(options.bundle)  # what is no bundle is told in one line, before the log begins
     tell("loading", path=str(options.bundle))
     if not options.verify:
         tell("not_verified", level="warning", reason="a damaged byte of the bundle would go unnoticed (--no-verify)")

@@ -45,6 +45,7 @@ class Alone:
 
 sys.meta_path.insert(0, Alone())
 sys.path.insert(0, {folder!r})
+sys.dont_write_bytecode = True
 import numpy as np
 from load import load
 

@@ -124,9 +124,9 @@ CHANGED_FOLDERS = {
     "bundle": (READ_BUNDLE, 4, 45, ()),
     "run": (READ_RUN[:3], 3, 40, ("jsonl", "config.json")),
     "pretrained": (READ_BUNDLE[:4], 2, 25, ()),
-    "transformers": ((*READ_TRANSFORMERS, ["verify", "{it}"]), 3, 30, ("projection",)),
-    "t5x": ((*READ_T5X, ["verify", "{it}"]), 3, 30, ()),
-    "big_vision": ((*READ_BIG_VISION, ["verify", "{it}"]), 2, 15, ()),
+    "transformers": ((*READ_TRANSFORMERS, ["verify", "{it}"]), 3, 30, ("projection", "model_card")),
+    "t5x": ((*READ_T5X, ["verify", "{it}"]), 3, 30, ("model_card",)),
+    "big_vision": ((*READ_BIG_VISION, ["verify", "{it}"]), 2, 15, ("model_card",)),
 }
 
 
