@@ -157,7 +157,7 @@ class RemotePolicy:
                 # A history would hold this moment twice, or be cut.
                 if robot.history > 1 or time.monotonic() > gives_up:
                     raise UserError(f"{self.url}: {error}") from error
-                time.sleep(PAUSE)
+                time.sleep(PAUSE)  # a full or starting server is not pressed; the world stands still meanwhile
             except ServingError as error:
                 raise UserError(f"{self.url}: {error}") from error
 

@@ -80,7 +80,7 @@ class Connection:
             except ServingError:
                 self.leave()
                 raise
-            time.sleep(pause)
+            time.sleep(pause)  # random and growing: robots that lost one server do not come back all at once
 
     def send(self, message: dict[str, Any]) -> None:
         """Sends one message.

@@ -186,6 +186,9 @@ def check_instruction(policy: ServedPolicy, robot: Embodiment, instruction: str,
     Raises:
         UserError: no text, an empty one, or one with more tokens than a prompt has.
     """
-    told = "" if state is None else action_text(policy.vocabulary, robot.proprioception.encode(state))  # type: ignore
+    proprioception = robot.proprioception
+    told = (
+        "" if state is None or proprioception is None else action_text(policy.vocabulary, proprioception.encode(state))
+    )
     prompt = prompts.robot_prompt if mode == "action" else prompts.plan_prompt
     prompt_tokens(policy.vocabulary, prompt(instruction, robot.robot, told), policy.prompt_len)

@@ -94,7 +94,7 @@ class Conversation:
                 found = await self._service.answer(asked, single=single)
                 await self._send(self._dialect.answer(heard.id, found))
             except (ConnectionError, TimeoutError):
-                pass
+                pass  # as above: nobody is left to tell
             except Exception as error:
                 with contextlib.suppress(ConnectionError, TimeoutError):
                     await self._refuse(heard.id, error)

@@ -6,22 +6,21 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from rt2_jax.actions import ActionBins, ActionSpace, Embodiment, arm_space
 from rt2_jax.errors import UserError
+from rt2_jax.export.saved_model.frames import decoded, resized
+from rt2_jax.export.saved_model.prompts import PromptTokens, cleaned
+from rt2_jax.export.saved_model.save import SAVED_MODEL_KIND, save_saved_model
+from rt2_jax.files.manifest import check_sealed
 from rt2_jax.inputs.batch import prompt_tokens
 from rt2_jax.inputs.images import decode_image, encode_jpeg, resize_image
 from rt2_jax.policy.load import make_policy
 from rt2_jax.policy.policy import PROMPTS
 from rt2_jax.tokens import Vocabulary
 from rt2_jax.tokens.action_text import action_text
-
-tf = pytest.importorskip("tensorflow")
-from rt2_jax.export.saved_model.frames import decoded, resized  # noqa: E402
-from rt2_jax.export.saved_model.prompts import PromptTokens, cleaned  # noqa: E402
-from rt2_jax.export.saved_model.save import SAVED_MODEL_KIND, save_saved_model  # noqa: E402
-from rt2_jax.files.manifest import check_sealed  # noqa: E402
 
 COUNT = 8
 SPACES = "".join(chr(code) for code in range(0x3001) if chr(code).isspace())
